@@ -1,0 +1,37 @@
+"""`GET /v1/models`: what can be asked now."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Depends
+
+from engine.api.auth import require_key
+from engine.api.provider import ConsoleOfServer
+from engine.api.schemas import ModelCard, ModelList
+from engine.console import Console
+from engine.errors import InstanceNotFoundError
+from engine.instance import InstanceState
+
+router = APIRouter(dependencies=[Depends(require_key)])
+
+
+@router.get("/models", summary="Models that are ready")
+async def list_models(console: ConsoleOfServer) -> ModelList:
+    """Instances in another state than ready are on the models page and in `/readyz`, not here."""
+    return ModelList(data=_ready_models(console))
+
+
+@router.get("/models/{name:path}", summary="One model that is ready")
+async def get_model(name: str, console: ConsoleOfServer) -> ModelCard:
+    """404 when it is not ready or not there."""
+    found = next((card for card in _ready_models(console) if card.id == name), None)
+    if found is None:
+        raise InstanceNotFoundError(f"no model named {name!r} is ready")
+    return found
+
+
+def _ready_models(console: Console) -> list[ModelCard]:
+    return [
+        ModelCard(id=item.name, created=int(item.since_s))
+        for item in console.engine.instances()
+        if item.state is InstanceState.READY
+    ]

@@ -1,0 +1,149 @@
+"""Settings: defaults, then one TOML file, then `CONSOLE_*` environment variables, then the command line.
+
+Every value is checked when the process starts; a bad one is refused with its name, the value, the bound and where
+it came from is left to the reader, because the name says it (`CONSOLE_PORT`, or `port` in the file).
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import platformdirs
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from engine.errors import SettingsError
+
+ENV_PREFIX = "CONSOLE_"
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+def default_home() -> Path:
+    """Where this user's console keeps its stores and weights."""
+    return Path(platformdirs.user_data_dir("autoglm-console", appauthor=False))
+
+
+class Settings(BaseSettings):
+    """What the process was told. Units are in the names; bounds are in the fields."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
+
+    home: Path = Field(default_factory=default_home, description="folder of stores and weights")
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
+    port: int = Field(8501, ge=1, le=65535, description="port to listen on")
+    model: str = Field("sample", min_length=1, description="'sample', a model folder, a .gguf file, or 'none'")
+    model_name: str | None = Field(None, min_length=1, description="name that API clients use")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the model runs")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="weights in memory")
+    threads: int | None = Field(None, ge=1, le=1024, description="torch threads; unset: one per core")
+    max_running: int = Field(16, ge=1, le=1024, description="requests in one batch")
+    max_waiting: int = Field(256, ge=0, le=100_000, description="requests queued before new ones are refused")
+    chunk_tokens: int | None = Field(
+        None,
+        ge=16,
+        le=65536,
+        description="prompt tokens per forward pass; unset: 256 on a CPU, 2048 on a GPU",
+    )
+    kv_cache_gib: float | None = Field(
+        None,
+        gt=0,
+        le=4096,
+        description="memory for KV caches; unset: a quarter of what is free after loading",
+    )
+    default_max_tokens: int = Field(1024, ge=1, description="answer length where a request names none")
+    request_timeout_s: float = Field(300.0, gt=0, le=86_400, description="deadline of a request that names none")
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="keys for the API and the sign-in of the pages, separated by commas"
+    )
+    telemetry_interval_s: float = Field(1.0, ge=0.1, le=60, description="seconds between telemetry samples")
+    objective_ttft_p95_s: float = Field(1.0, gt=0, description="objective: P95 time to first token")
+    objective_tpot_p95_s: float = Field(0.2, gt=0, description="objective: P95 time per output token")
+    objective_e2e_p95_s: float = Field(30.0, gt=0, description="objective: P95 end-to-end latency")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe line logged")
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _split_keys(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(key.strip() for key in value.split(",") if key.strip())
+        return value
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().resolve()
+
+    @model_validator(mode="after")
+    def _guard_open_bind(self) -> Settings:
+        if self.host not in LOOPBACK_HOSTS and not self.api_keys:
+            raise ValueError(
+                f"host {self.host!r} can be reached from other machines: set CONSOLE_API_KEYS to at least one key, "
+                "or listen on 127.0.0.1"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        file = config_file()
+        sources = (init_settings, env_settings)
+        return sources if file is None else (*sources, TomlConfigSettingsSource(settings_cls, file))
+
+
+def config_file() -> Path | None:
+    """The TOML file in force: `$CONSOLE_CONFIG`, else `console.toml` in the working folder, else none."""
+    named = os.environ.get(f"{ENV_PREFIX}CONFIG")
+    if named:
+        return Path(named)
+    here = Path("console.toml")
+    return here if here.is_file() else None
+
+
+def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Read the settings; `overrides` are the command line's and win.
+
+    Raises:
+        SettingsError: one line per bad value with its name, the value and the bound.
+    """
+    file = config_file()
+    if file is not None and not file.is_file():
+        raise SettingsError(f"CONSOLE_CONFIG={file}: there is no such file; unset it or create the file")
+    _refuse_unknown_variables()
+    try:
+        return Settings(**dict(overrides or {}))
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{file}: not valid TOML: {error}") from error
+    except ValidationError as error:
+        raise SettingsError("\n".join(_explain(item) for item in error.errors())) from error
+
+
+def _refuse_unknown_variables() -> None:
+    known = {f"{ENV_PREFIX}{name.upper()}" for name in Settings.model_fields} | {f"{ENV_PREFIX}CONFIG"}
+    unknown = sorted(name for name in os.environ if name.upper().startswith(ENV_PREFIX) and name.upper() not in known)
+    if unknown:
+        raise SettingsError(f"{unknown[0]}: there is no such setting; known: {', '.join(sorted(known))}")
+
+
+def _explain(item: Mapping[str, Any]) -> str:
+    name = ".".join(str(part) for part in item["loc"])
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if not name:
+        return message
+    shown = "(hidden)" if name.startswith("api_keys") else repr(item["input"])
+    return f"{name} (CONSOLE_{name.upper()}) = {shown}: {message}"

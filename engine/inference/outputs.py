@@ -1,0 +1,99 @@
+"""From the worker thread to whoever reads: an iterator for pages, an async iterator for the API.
+
+The worker only appends to a deque and rings a bell, so a slow reader never holds it. A stream is read either by
+threads or by one event loop, not both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+
+from engine.inference.request import Event, Finished
+
+
+class OutputStream:
+    """The events of one request, ending with `Finished`.
+
+    Closing before that cancels the request; the engine frees its cache before the next step. A stream that is
+    never read costs at most its own events. `received_at_s` is seconds since the epoch.
+    """
+
+    def __init__(self, request_id: str, received_at_s: float, on_close: Callable[[], None]) -> None:
+        self.request_id = request_id
+        self.received_at_s = received_at_s
+        self._on_close = on_close
+        self._events: deque[Event] = deque()
+        self._bell = threading.Condition()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._async_bell: asyncio.Event | None = None
+        self._finished: Finished | None = None
+
+    @property
+    def finished(self) -> Finished | None:
+        """The last event, once the engine has produced it, whether or not it was read."""
+        return self._finished
+
+    def put(self, event: Event) -> None:
+        """Called by the worker. After `Finished` nothing more is accepted."""
+        with self._bell:
+            if self._finished is not None:
+                return
+            if isinstance(event, Finished):
+                self._finished = event
+            self._events.append(event)
+            self._bell.notify_all()
+            loop, bell = self._loop, self._async_bell
+        if loop is not None and bell is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(bell.set)
+
+    def poll(self) -> list[Event]:
+        """All events waiting, at once and without blocking."""
+        with self._bell:
+            events = list(self._events)
+            self._events.clear()
+        return events
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Block until an event waits or the stream has ended; False when the time ran out first."""
+        with self._bell:
+            return self._bell.wait_for(lambda: bool(self._events) or self._finished is not None, timeout_s)
+
+    def __iter__(self) -> Iterator[Event]:
+        try:
+            while True:
+                self.wait()
+                for event in self.poll():
+                    yield event
+                    if isinstance(event, Finished):
+                        return
+        finally:
+            self.close()
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        try:
+            bell = self._attach(asyncio.get_running_loop())
+            while True:
+                await bell.wait()
+                bell.clear()
+                for event in self.poll():
+                    yield event
+                    if isinstance(event, Finished):
+                        return
+        finally:
+            self.close()
+
+    def _attach(self, loop: asyncio.AbstractEventLoop) -> asyncio.Event:
+        bell = asyncio.Event()
+        with self._bell:
+            self._loop, self._async_bell = loop, bell
+            if self._events:
+                bell.set()
+        return bell
+
+    def close(self) -> None:
+        """Cancel the request unless it has ended. Safe to call twice and from any thread."""
+        if self._finished is None:
+            self._on_close()

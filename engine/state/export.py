@@ -1,0 +1,60 @@
+"""A conversation as a file to keep or to hand on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from engine.state.conversation import Answer, Conversation, Turn, TurnKind
+from engine.state.payload import to_payload
+
+
+def to_json(conversation: Conversation) -> str:
+    """Everything that is kept of the conversation, every answer and token included; `from_payload` reads it
+    back."""
+    return to_payload(conversation, indent=2)
+
+
+def to_markdown(conversation: Conversation) -> str:
+    """The conversation to read: of a chat turn the selected answer, of a comparison all of them, each with
+    what it took. Texts stand as they are, because models answer in Markdown."""
+    blocks = [f"# {' '.join(conversation.title.split()) or 'Conversation'}"]
+    if conversation.system_prompt:
+        blocks.append(f"**System prompt**\n\n{_quoted(conversation.system_prompt)}")
+    for turn in conversation.turns:
+        blocks.extend(_turn_blocks(turn))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _turn_blocks(turn: Turn) -> Iterator[str]:
+    yield "## User"
+    yield turn.user_text
+    for index, answer in enumerate(turn.answers):
+        is_selected = index == turn.selected
+        if not is_selected and turn.kind is TurnKind.CHAT:
+            continue
+        mark = " (selected)" if is_selected and turn.kind is TurnKind.COMPARE else ""
+        yield f"## {answer.instance_id}{mark}"
+        if answer.text:
+            yield answer.text
+        if answer.error:
+            yield _quoted(f"**Error:** {answer.error}")
+        yield f"*{_cost_line(answer)}*"
+
+
+def _cost_line(answer: Answer) -> str:
+    """Tokens and latencies in one line; what was not measured is left out."""
+    parts = [f"{answer.num_prompt_tokens} tokens in, {answer.num_output_tokens} out"]
+    for name, value_s in (("queue", answer.queue_s), ("TTFT", answer.ttft_s), ("TPOT", answer.tpot_s)):
+        if value_s is not None:
+            parts.append(f"{name} {value_s * 1000:.1f} ms")
+    if answer.tokens_per_s is not None:
+        parts.append(f"{answer.tokens_per_s:.1f} tok/s")
+    if answer.seed is not None:
+        parts.append(f"seed {answer.seed}")
+    if answer.finish_reason is not None:
+        parts.append(f"finish reason {answer.finish_reason}")
+    return " · ".join(parts)
+
+
+def _quoted(text: str) -> str:
+    return "\n".join(f"> {line}".rstrip() for line in text.splitlines())

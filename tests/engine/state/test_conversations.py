@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+from engine.errors import StoreError
+from engine.state.conversation import add_turn
+from engine.state.conversations import ConversationStore, ConversationSummary
+from engine.state.database import Database, open_database, sqlite_url
+from tests.engine.state.builders import make_conversation
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    with open_database(sqlite_url(tmp_path / "state.sqlite")) as database:
+        yield database
+
+
+@pytest.fixture
+def store(database: Database) -> ConversationStore:
+    return ConversationStore(database, clock=lambda: 100.0)
+
+
+def test_saved_conversation_comes_back_whole(store: ConversationStore) -> None:
+    talk = make_conversation()
+    store.save(talk)
+    assert store.get(talk.id) == talk
+
+
+def test_later_version_takes_the_place(store: ConversationStore) -> None:
+    talk = make_conversation()
+    store.save(talk)
+    longer = add_turn(talk, "Of Spain?", now_s=9.0)
+    store.save(longer)
+    assert store.get(talk.id) == longer
+    assert [summary.updated_at_s for summary in store.list()] == [9.0]
+
+
+def test_conversations_outlive_the_store(tmp_path: Path) -> None:
+    talk = make_conversation()
+    with open_database(sqlite_url(tmp_path / "state.sqlite")) as database:
+        ConversationStore(database).save(talk)
+    with open_database(sqlite_url(tmp_path / "state.sqlite")) as database:
+        assert ConversationStore(database).get(talk.id) == talk
+
+
+def test_unknown_id_has_none(store: ConversationStore) -> None:
+    assert store.get("nobody") is None
+    assert not store.delete("nobody")
+    assert not store.restore("nobody")
+
+
+def test_list_is_newest_first_and_limited(store: ConversationStore) -> None:
+    for title, updated_at_s in (("old", 10.0), ("new", 30.0), ("middle", 20.0)):
+        store.save(make_conversation(title, updated_at_s))
+    assert [summary.title for summary in store.list()] == ["new", "middle", "old"]
+    assert [summary.title for summary in store.list(limit=2)] == ["new", "middle"]
+
+
+def test_list_loads_no_payload(store: ConversationStore) -> None:
+    talk = make_conversation()
+    store.save(talk)
+    statements: list[str] = []
+
+    def note(*arguments: object) -> None:
+        statements.append(str(arguments[2]))
+
+    event.listen(Engine, "before_cursor_execute", note)
+    listed = store.list()
+    event.remove(Engine, "before_cursor_execute", note)
+    assert listed == (ConversationSummary(talk.id, talk.title, talk.created_at_s, talk.updated_at_s),)
+    assert statements
+    assert not any("payload" in statement for statement in statements)
+
+
+def test_deleted_conversation_is_hidden_until_restored(store: ConversationStore) -> None:
+    talk = make_conversation()
+    store.save(talk)
+    assert store.delete(talk.id)
+    assert (store.get(talk.id), store.list()) == (None, ())
+    assert not store.delete(talk.id)
+    assert store.restore(talk.id)
+    assert store.get(talk.id) == talk
+    assert not store.restore(talk.id)
+
+
+def test_saving_does_not_bring_a_deleted_conversation_back(store: ConversationStore) -> None:
+    talk = make_conversation()
+    store.save(talk)
+    store.delete(talk.id)
+    longer = add_turn(talk, "Still there?", now_s=9.0)
+    store.save(longer)
+    assert store.get(talk.id) is None
+    store.restore(talk.id)
+    assert store.get(talk.id) == longer
+
+
+def test_threads_save_at_once(store: ConversationStore) -> None:
+    talks = [make_conversation(f"talk {index}") for index in range(12)]
+    threads = [threading.Thread(target=store.save, args=(talk,)) for talk in [*talks, *talks]]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {summary.id for summary in store.list()} == {talk.id for talk in talks}
+
+
+def test_conversation_that_cannot_be_written_leaves_the_last_version(store: ConversationStore) -> None:
+    talk = make_conversation()
+    store.save(talk)
+    with pytest.raises(StoreError, match="broken characters"):
+        store.save(replace(talk, title="\ud800"))
+    assert store.get(talk.id) == talk
+
+
+def test_payload_damaged_in_the_database_is_explained(store: ConversationStore, database: Database) -> None:
+    talk = make_conversation()
+    store.save(talk)
+    with database.begin() as connection:
+        connection.exec_driver_sql("UPDATE conversations SET payload = '{}'")
+    with pytest.raises(StoreError, match="not a conversation that can be read: id"):
+        store.get(talk.id)
+    assert len(store.list()) == 1
