@@ -44,8 +44,8 @@ def configure_logging(settings: Settings) -> None:
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
-    for chatty in ("httpx", "watchdog", "urllib3"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    for chatty in ("torchao", "torch.utils._pytree"):  # warn at import about parts that are not used here
+        logging.getLogger(chatty).setLevel(logging.ERROR)
 
 
 def listen(settings: Settings) -> socket.socket:

@@ -174,12 +174,12 @@ def _reported(on_progress: Progress, stage: str) -> Iterator[None]:
     def hook(_factory: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _ProgressBar:
         return _ProgressBar(on_progress, stage, *args, **kwargs)
 
-    set_hook: Any = transformers.utils.logging.set_tqdm_hook
-    previous = set_hook(hook)
+    logging: Any = transformers.utils.logging
+    previous = logging.set_tqdm_hook(hook)
     try:
         yield
     finally:
-        set_hook(previous)
+        logging.set_tqdm_hook(previous)
 
 
 class _ProgressBar:
@@ -189,7 +189,7 @@ class _ProgressBar:
         self._iterable = iterable
         self._total = total if total is not None else (len(iterable) if hasattr(iterable, "__len__") else None)
         self._done = 0
-        self._report = lambda fraction: on_progress(stage, fraction)
+        self._report: Callable[[float | None], None] = lambda fraction: on_progress(stage, fraction)
 
     def __iter__(self) -> Iterator[Any]:
         for item in self._iterable:

@@ -1,0 +1,173 @@
+"""Answers while they are being written: one column a lane, all lanes at once.
+
+The script that draws is also the reader. Whatever ends it early (Stop, another click, a closed tab) ends the
+requests too, and what was written by then is kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import streamlit as st
+
+from dashboard.components.parameters import Lane
+from engine import Console, Delta, Finished, FinishReason, Message, Request, SamplingParams
+from engine.errors import ConsoleError
+from engine.inference.outputs import OutputStream
+from engine.inference.request import TokenInfo
+from engine.state import Answer, TokenLogprob
+
+_REDRAW_S = 0.08
+_CANCEL_WAIT_S = 5.0
+
+
+class LiveAnswer:
+    """One lane's request: its stream, what it has said so far, and where that is drawn."""
+
+    def __init__(self, lane: Lane, messages: Sequence[Message], console: Console) -> None:
+        self.lane = lane
+        self.text = ""
+        self.error: str | None = lane.error
+        self.finished: Finished | None = None
+        self._tokens: list[TokenInfo] = []
+        self._num_tokens = 0
+        self._began_s = self._first_s = time.perf_counter()
+        self._stream: OutputStream | None = None
+        if self.error is None:
+            request = Request(lane.model, tuple(messages), lane.sampling, source="playground")
+            try:
+                self._stream = console.engine.stream(request)
+            except ConsoleError as error:
+                self.error = str(error)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether more can come."""
+        return self._stream is not None and self.finished is None
+
+    def take(self) -> bool:
+        """Read what has arrived; False when nothing had."""
+        events = self._stream.poll() if self._stream is not None else []
+        for event in events:
+            if isinstance(event, Delta):
+                if not self._num_tokens and event.tokens:
+                    self._first_s = time.perf_counter()
+                self.text += event.text
+                self._num_tokens += len(event.tokens)
+                self._tokens.extend(event.tokens)
+            else:
+                self.finished, self.error = event, event.error
+        return bool(events)
+
+    def close(self) -> None:
+        """Cancel what is still running and wait, briefly, for its last event."""
+        if self._stream is None:
+            return
+        self._stream.close()
+        end = time.perf_counter() + _CANCEL_WAIT_S
+        while self.finished is None and time.perf_counter() < end:
+            self._stream.wait(0.1)
+            self.take()
+
+    def status(self) -> str:
+        """The line under a live answer."""
+        if not self._num_tokens:
+            return f"waiting {time.perf_counter() - self._began_s:.1f} s"
+        elapsed = time.perf_counter() - self._first_s
+        rate = f"{(self._num_tokens - 1) / elapsed:.1f} tok/s" if self._num_tokens > 1 and elapsed > 0 else "–"
+        return f"{self._num_tokens} tokens · {rate} · TTFT {(self._first_s - self._began_s) * 1000:.0f} ms"
+
+    def answer(self) -> Answer:
+        """What to keep."""
+        finished = self.finished
+        if finished is None:
+            return Answer(self.text, self.lane.model, shown_parameters(self.lane.sampling), error=self.error)
+        timing = finished.timing
+        ttft_s = _between(timing.received_s, timing.first_token_s)
+        decode_s = _between(timing.first_token_s, timing.last_token_s)
+        num_gaps = finished.num_output_tokens - 1
+        tpot_s = decode_s / num_gaps if decode_s is not None and num_gaps > 0 else None
+        return Answer(
+            text=self.text,
+            instance_id=self.lane.model,
+            parameters=shown_parameters(self.lane.sampling),
+            seed=finished.seed,
+            finish_reason=finished.reason.value,
+            error=self.error if finished.reason is not FinishReason.CANCELLED else None,
+            num_prompt_tokens=finished.num_prompt_tokens,
+            num_output_tokens=finished.num_output_tokens,
+            queue_s=_between(timing.received_s, timing.scheduled_s),
+            ttft_s=ttft_s,
+            tpot_s=tpot_s,
+            tokens_per_s=1 / tpot_s if tpot_s else None,
+            tokens=_kept_tokens(self._tokens),
+        )
+
+
+def stream_answers(
+    console: Console,
+    lanes: Sequence[Lane],
+    messages: Sequence[Message],
+    keep: Callable[[tuple[Answer, ...]], None],
+) -> None:
+    """Draw all lanes until they end, then hand their answers to `keep`; also when the script is ended before that."""
+    live = [LiveAnswer(lane, messages, console) for lane in lanes]
+    try:
+        _draw_until_done(live)
+    finally:
+        for answer in live:
+            answer.close()
+        keep(tuple(answer.answer() for answer in live))
+
+
+def _draw_until_done(live: Sequence[LiveAnswer]) -> None:
+    places = []
+    for column, answer in zip(st.columns(len(live)), live, strict=True):
+        with column, st.chat_message("assistant"):
+            if len(live) > 1:
+                st.caption(f"**{answer.lane.model}**")
+            places.append((st.empty(), st.empty()))
+    st.button("Stop", icon=":material/stop_circle:", key="playground.stop", shortcut="Escape")
+    while any(answer.is_live for answer in live):
+        for answer, (text, status) in zip(live, places, strict=True):
+            if answer.take() or not answer.text:
+                text.markdown(answer.text + " ▌" if answer.is_live else answer.text)
+                status.caption(answer.status())
+        time.sleep(_REDRAW_S)
+
+
+def shown_parameters(sampling: SamplingParams) -> dict[str, Any]:
+    """The parameters as JSON keeps them, without those at their defaults."""
+    defaults = asdict(SamplingParams())
+    kept = {name: value for name, value in asdict(sampling).items() if value != defaults[name]}
+    if "logit_bias" in kept:
+        kept["logit_bias"] = {str(token_id): bias for token_id, bias in kept["logit_bias"].items()}
+    if "stop" in kept:
+        kept["stop"] = list(kept["stop"])
+    return kept
+
+
+def restore_parameters(kept: dict[str, Any]) -> SamplingParams:
+    """The inverse of `shown_parameters`."""
+    values = dict(kept)
+    if "logit_bias" in values:
+        values["logit_bias"] = {int(token_id): bias for token_id, bias in values["logit_bias"].items()}
+    if "stop" in values:
+        values["stop"] = tuple(values["stop"])
+    return SamplingParams(**values)
+
+
+def _between(start_s: float | None, end_s: float | None) -> float | None:
+    return None if start_s is None or end_s is None else end_s - start_s
+
+
+def _kept_tokens(tokens: Sequence[TokenInfo]) -> tuple[TokenLogprob, ...] | None:
+    kept = tuple(
+        TokenLogprob(token.text, token.logprob, tuple((text, value) for _, text, value in token.top))
+        for token in tokens
+        if token.logprob is not None
+    )
+    return kept or None

@@ -1,0 +1,67 @@
+"""The call that a turn of the playground made, as code for other programs. Pure functions of plain data."""
+
+from __future__ import annotations
+
+import json
+import pprint
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from engine import Message, SamplingParams
+
+_DEFAULTS = SamplingParams()
+# Fields of our API that the openai client has no argument for.
+_EXTRA = ("top_k", "min_p", "repetition_penalty")
+
+
+def request_body(model: str, messages: Sequence[Message], sampling: SamplingParams) -> dict[str, Any]:
+    """The JSON body of `POST /v1/chat/completions`, without what is at its default."""
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": [{"role": message.role, "content": message.content} for message in messages],
+    }
+    for name in ("temperature", "top_p", *_EXTRA, "presence_penalty", "frequency_penalty", "seed", "max_tokens"):
+        if (value := getattr(sampling, name)) != getattr(_DEFAULTS, name):
+            body[name] = value
+    if sampling.stop:
+        body["stop"] = list(sampling.stop)
+    if sampling.logit_bias:
+        body["logit_bias"] = {str(token_id): value for token_id, value in sampling.logit_bias.items()}
+    if sampling.top_logprobs is not None:
+        body |= {"logprobs": True, "top_logprobs": sampling.top_logprobs}
+    return body
+
+
+def as_curl(base_url: str, body: dict[str, Any], *, needs_key: bool) -> str:
+    """A command for a POSIX shell."""
+    lines = [f"curl {shlex.quote(f'{base_url}/v1/chat/completions')}", "-H 'Content-Type: application/json'"]
+    if needs_key:
+        lines.append('-H "Authorization: Bearer $CONSOLE_API_KEY"')
+    lines.append(f"-d {shlex.quote(json.dumps(body, indent=2, ensure_ascii=False))}")
+    return " \\\n  ".join(lines)
+
+
+def as_python(base_url: str, body: dict[str, Any], *, needs_key: bool) -> str:
+    """A program for the openai package."""
+    key = 'os.environ["CONSOLE_API_KEY"]' if needs_key else '"none"'
+    arguments = {name: value for name, value in body.items() if name not in _EXTRA}
+    extra = {name: body[name] for name in _EXTRA if name in body}
+    if extra:
+        arguments["extra_body"] = extra
+    lines = ["import os\n", ""] if needs_key else []
+    lines += [
+        "from openai import OpenAI",
+        "",
+        f'client = OpenAI(base_url="{base_url}/v1", api_key={key})',
+        "answer = client.chat.completions.create(",
+        *(_argument(name, value) for name, value in arguments.items()),
+        ")",
+        "print(answer.choices[0].message.content)",
+    ]
+    return "\n".join(line.rstrip("\n") for line in lines)
+
+
+def _argument(name: str, value: Any) -> str:
+    text = pprint.pformat(value, width=90, sort_dicts=False)
+    return f"    {name}={text.replace(chr(10), chr(10) + '    ' + ' ' * (len(name) + 1))},"

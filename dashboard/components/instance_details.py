@@ -1,0 +1,64 @@
+"""What was loaded and what it holds: the long form of an instance."""
+
+from __future__ import annotations
+
+from itertools import cycle
+
+import streamlit as st
+
+from dashboard.components.formats import format_bytes, format_count, format_large, format_seconds, plain
+from dashboard.components.instances import show_instance
+from engine import InstanceInfo
+from engine.inference.stats import RunnerStats
+from engine.models.spec import ModelInfo
+
+
+def model_facts(model: ModelInfo) -> dict[str, str]:
+    """The facts of a loaded model by their names, in the order they are shown."""
+    return {
+        "Architecture": model.architecture,
+        "Parameters": format_large(model.num_parameters),
+        "Weights": f"{format_bytes(model.weights_bytes)} as {model.dtype}",
+        "Device": model.device,
+        "Context length": f"{format_count(model.context_length)} tokens",
+        "Vocabulary": f"{format_count(model.vocab_size)} tokens",
+        "KV cache": f"{format_bytes(model.cache_bytes_per_token)} per token",
+        "Load time": format_seconds(model.loaded_s),
+        "Revision": model.revision,
+    }
+
+
+def reserved_text(stats: RunnerStats, bytes_per_token: int | None) -> str:
+    """How much of the KV cache running requests hold, in tokens and bytes."""
+    tokens = f"{stats.cache_tokens_reserved:,} of {stats.cache_tokens_total:,} tokens"
+    if bytes_per_token is None:
+        return f"KV cache reserved: {tokens}"
+    held = format_bytes(stats.cache_tokens_reserved * bytes_per_token)
+    return f"KV cache reserved: {tokens} ({held} of {format_bytes(stats.cache_tokens_total * bytes_per_token)})"
+
+
+def reserved_ratio(stats: RunnerStats) -> float:
+    """The reserved share of the KV cache, 0 to 1."""
+    if stats.cache_tokens_total <= 0:
+        return 0.0
+    return min(1.0, stats.cache_tokens_reserved / stats.cache_tokens_total)
+
+
+def show_facts(facts: dict[str, str]) -> None:
+    """Names and values, three beside each other where there is room."""
+    for place, (name, value) in zip(cycle(st.columns(3)), facts.items(), strict=False):
+        place.markdown(f":small[:gray[{name}]]  \n{plain(value)}")
+
+
+def show_instance_details(info: InstanceInfo, now_s: float) -> None:
+    """State and load, the cache, and the facts of the model."""
+    show_instance(info, now_s)
+    if info.stats is not None:
+        bytes_per_token = None if info.model is None else info.model.cache_bytes_per_token
+        st.progress(reserved_ratio(info.stats), text=reserved_text(info.stats, bytes_per_token))
+        st.caption(
+            f"{format_count(info.stats.num_output_tokens)} tokens written in {format_count(info.stats.num_steps)} steps"
+            f" · {format_count(info.num_restarts)} restarts"
+        )
+    if info.model is not None:
+        show_facts(model_facts(info.model))

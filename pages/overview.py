@@ -1,0 +1,72 @@
+"""Everything at a glance, refreshed every two seconds."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard.components.environment_report import show_verdict
+from dashboard.components.errors import errors_shown
+from dashboard.components.gpu_cards import show_gpu_glance
+from dashboard.components.host_cards import show_host_glance
+from dashboard.components.in_flight import show_in_flight
+from dashboard.components.instances import show_instances
+from dashboard.components.links import show_heading, show_title
+from dashboard.components.objective_cards import show_objectives
+from dashboard.components.objectives import judge_all, objectives_of
+from dashboard.components.times import browser_zone
+from dashboard.resources import console
+from engine import InstanceState
+from engine.latency import RecordFilter, Status
+
+LAST_HOUR_S = 3_600.0
+this = console()
+
+
+@st.fragment(run_every=2)
+def show_now() -> None:
+    instances, now_s = this.engine.instances(), this.clock.wall()
+    show_title("Overview", any(info.state is InstanceState.READY for info in instances))
+    models, in_flight = st.columns([3, 2], gap="large")
+    with models:
+        show_heading("Models", "models", "Manage models")
+        show_instances(instances, now_s)
+    with in_flight:
+        show_heading("Requests in flight", "playground", "Ask something")
+        show_in_flight(this.engine.requests(), cancel)
+    latency, machine = st.columns([3, 2], gap="large")
+    with latency, errors_shown():
+        show_heading("Latency, last hour", "latency", "Details")
+        asked = RecordFilter(statuses=(Status.SUCCESSFUL,), since_s=now_s - LAST_HOUR_S)
+        show_objectives(judge_all(this.records.summarize(asked), objectives_of(this.settings)))
+    with machine:
+        show_heading("Machine", "telemetry", "Details")
+        show_machine()
+
+
+def show_machine() -> None:
+    sample = this.sampler.latest()
+    if sample is None:
+        st.caption(this.sampler.error or "The first telemetry sample is being taken.")
+        return
+    show_host_glance(sample)
+    show_gpu_glance(sample.gpu)
+
+
+def cancel(request_id: str) -> None:
+    this.engine.cancel(request_id)
+
+
+@st.fragment
+def show_environment() -> None:
+    show_heading("Environment", "environment", "All checks")
+    if st.button("Check now", icon=":material/refresh:"):
+        with st.spinner("Checking this machine, up to ten seconds…"):
+            this.check_environment()
+    if this.environment is None:
+        st.caption("This machine was not checked yet.")
+    else:
+        show_verdict(this.environment, this.clock.wall(), browser_zone())
+
+
+show_now()
+show_environment()
