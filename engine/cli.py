@@ -54,13 +54,15 @@ def listen(settings: Settings) -> socket.socket:
     Raises:
         SettingsError: the port is taken, or the address is not this machine's.
     """
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family)
+    try:
+        listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
+    except OSError as error:
+        raise SettingsError(_explain_bind(error, settings)) from error
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
         listener.listen(1024)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         listener.close()
         raise SettingsError(_explain_bind(error, settings)) from error
     return listener
@@ -74,8 +76,10 @@ def listen_or_exit(settings: Settings) -> socket.socket:
         sys.exit(_refuse(str(error)))
 
 
-def _explain_bind(error: OSError, settings: Settings) -> str:
+def _explain_bind(error: OSError | UnicodeError, settings: Settings) -> str:
     where = f"{settings.host}:{settings.port}"
+    if isinstance(error, UnicodeError):
+        return f"cannot listen on {where}: {error}; give an address of this machine with --host"
     if error.errno == errno.EADDRINUSE:
         return f"{where} is in use: stop what listens there, or start with --port {settings.port % 65535 + 1}"
     if error.errno == errno.EACCES:

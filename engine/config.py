@@ -36,7 +36,7 @@ def default_home() -> Path:
 class Settings(BaseSettings):
     """What the process was told. Units are in the names; bounds are in the fields."""
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", frozen=True, allow_inf_nan=False)
 
     home: Path = Field(default_factory=default_home, description="folder of stores and weights")
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
@@ -81,7 +81,10 @@ class Settings(BaseSettings):
     @field_validator("home")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().resolve()
+        try:
+            return value.expanduser().resolve()
+        except RuntimeError as error:
+            raise ValueError(f"{error}; give the whole path") from error
 
     @model_validator(mode="after")
     def _guard_open_bind(self) -> Settings:
@@ -127,8 +130,10 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
     _refuse_unknown_variables()
     try:
         return Settings(**dict(overrides or {}))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file}: not valid TOML: {error}") from error
+    except OSError as error:
+        raise SettingsError(f"{file}: cannot be read: {error.strerror or error}; make it readable") from error
     except ValidationError as error:
         raise SettingsError("\n".join(_explain(item) for item in error.errors())) from error
 

@@ -61,8 +61,12 @@ def open_console(settings: Settings, clock: Clock | None = None) -> Console:
     clock = clock or SystemClock()
     prepare_home(settings.home)
     records = RecordStore.open(settings.home / RECORDS_FILE)
+    try:
+        database = open_database(sqlite_url(settings.home / STATE_FILE))
+    except ConsoleError:
+        records.close()
+        raise
     nvml = Nvml(clock=clock)
-    database = open_database(sqlite_url(settings.home / STATE_FILE))
     console = Console(
         settings=settings,
         clock=clock,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from engine.weights.sources import locate
 
 if TYPE_CHECKING:
     from engine.inference.sequence import Sequence
+
+logger = logging.getLogger(__name__)
 
 _STATUS = {
     FinishReason.STOP: Status.SUCCESSFUL,
@@ -71,7 +74,8 @@ class Engine:
             WeightsError: there is no such model.
             InstanceExistsError: the name is taken.
         """
-        name = spec.name or locate(spec.source).name
+        found = locate(spec.source)
+        name = spec.name or found.name
         instance = Instance(name, spec, self._open_backend, self._clock, self._load_lock, self._record)
         with self._lock:
             present = self._instances.get(name)
@@ -164,8 +168,12 @@ class Engine:
         return LocalBackend(self.settings, self._clock)
 
     def _record(self, sequence: Sequence, finished: Finished) -> None:
-        if sequence.request.source != WARM_UP:
+        if sequence.request.source == WARM_UP:
+            return
+        try:
             self._on_record(make_record(sequence.request, finished))
+        except Exception:
+            logger.exception("the record of %s is lost", sequence.request_id)
 
 
 def make_record(request: Request, finished: Finished) -> RequestRecord:

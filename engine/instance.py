@@ -176,7 +176,7 @@ class Instance:
         self._stopping.set()
         runner = self._runner
         if runner is not None:
-            runner.close(None)
+            runner.refuse()
         if self._supervisor.is_alive():
             self._supervisor.join()
 
@@ -203,6 +203,9 @@ class Instance:
         try:
             if self._load():
                 self._serve()
+        except Exception as error:
+            logger.exception("the supervisor of %s failed", self.name)
+            self._enter(InstanceState.FAILED, f"its supervisor failed: {type(error).__name__}: {error}; load it again")
         finally:
             with self._lock:
                 self._loaded = self._runner = None

@@ -40,16 +40,11 @@ def show_view(asked: RecordFilter, summary: LatencySummary) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         view = st.segmented_control("View", VIEWS, default=VIEWS[0], required=True, key="view", bind="query-params")
         if view != "Requests":
+            metrics = {label: metric for metric, label in LABELS.items()}
             chosen = st.segmented_control(
-                "Latency",
-                [metric.value for metric in Metric],
-                format_func=lambda value: LABELS[Metric(value)],
-                default=Metric.TTFT.value,
-                required=True,
-                key="metric",
-                bind="query-params",
+                "Latency", list(metrics), default=LABELS[Metric.TTFT], required=True, key="metric", bind="query-params"
             )
-            metric = Metric(chosen or Metric.TTFT)
+            metric = metrics[chosen or LABELS[Metric.TTFT]]
     if view == "Requests":
         show_requests(
             this.records.recent(asked, NUM_RECENT),

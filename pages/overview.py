@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
+from dashboard.components.cards import show_cards
 from dashboard.components.environment_report import show_verdict
 from dashboard.components.errors import errors_shown
 from dashboard.components.gpu_cards import show_gpu_glance
-from dashboard.components.host_cards import show_host_glance
+from dashboard.components.host_cards import glance_cards
 from dashboard.components.in_flight import show_in_flight
 from dashboard.components.instances import show_instances
 from dashboard.components.links import show_heading, show_title
@@ -48,7 +49,7 @@ def show_machine() -> None:
     if sample is None:
         st.caption(this.sampler.error or "The first telemetry sample is being taken.")
         return
-    show_host_glance(sample)
+    show_cards(glance_cards(sample))
     show_gpu_glance(sample.gpu)
 
 

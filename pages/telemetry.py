@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import streamlit as st
 
+from dashboard.components.cards import show_cards
 from dashboard.components.errors import show_error
 from dashboard.components.gpu_cards import show_gpus
-from dashboard.components.telemetry_history import history_figure
+from dashboard.components.host_cards import host_cards, process_cards
 from dashboard.components.telemetry_charts import gpu_charts, host_charts
-from dashboard.components.host_cards import show_host_glance, show_host_rates, show_process
+from dashboard.components.telemetry_history import history_figure
 from dashboard.components.times import browser_zone, format_moment
 from dashboard.resources import console
 
-SLOWEST_CHARTS_S = 5.0
+FASTEST_CARDS_S, FASTEST_CHARTS_S = 1.0, 5.0
 this = console()
 interval_s = this.settings.telemetry_interval_s
 
 
-@st.fragment(run_every=interval_s)
-def show_cards() -> None:
+@st.fragment(run_every=max(interval_s, FASTEST_CARDS_S))
+def show_live() -> None:
     sample, samples = this.sampler.latest(), this.sampler.history()
     if this.sampler.error:
         show_error(f"The newest telemetry sample could not be taken: {this.sampler.error}")
@@ -27,15 +28,14 @@ def show_cards() -> None:
         return
     st.caption(f"Every {interval_s:g} s, last at {format_moment(sample.taken_at_s, browser_zone())}")
     st.subheader("Host", anchor=False)
-    show_host_glance(sample, samples)
-    show_host_rates(sample, samples)
+    show_cards(host_cards(sample), samples)
     st.subheader("GPUs", anchor=False)
     show_gpus(sample, samples)
     st.subheader("This process", anchor=False)
-    show_process(sample, samples)
+    show_cards(process_cards(sample.process), samples)
 
 
-@st.fragment(run_every=max(interval_s, SLOWEST_CHARTS_S))
+@st.fragment(run_every=max(interval_s, FASTEST_CHARTS_S))
 def show_history() -> None:
     sample, samples = this.sampler.latest(), this.sampler.history()
     if sample is None:
@@ -59,5 +59,5 @@ def show_history() -> None:
 
 
 st.title("Telemetry", anchor=False)
-show_cards()
+show_live()
 show_history()

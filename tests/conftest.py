@@ -106,6 +106,17 @@ def sample_console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console
 
 
 @pytest.fixture(scope="session")
+def sample_loaded() -> LoadedModel:
+    """The sample model in float32 on the CPU, without an instance around it."""
+    from engine.models.loader import load_model
+    from engine.models.spec import ModelSpec
+    from engine.weights.cache import WeightsCache
+
+    spec = ModelSpec(name=SAMPLE_NAME, device="cpu", dtype="float32")
+    return load_model(spec, WeightsCache(weights_cache_folder()), lambda _stage, _fraction: None)
+
+
+@pytest.fixture(scope="session")
 def sample_engine(sample_console: Console) -> Engine:
     """The engine of `sample_console`; requests name `SAMPLE_NAME`."""
     return sample_console.engine

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,7 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-# Where the console reports a name, units and bounds of a model, these are the fake's.
+# What `FakeBackend` says of its model.
 FAKE_INFO = ModelInfo("FakeForCausalLM", 1_000, 4_000, "float32", "cpu", 256, 512, 64, 0.1, "0123456789ab")
 
 
@@ -50,6 +54,19 @@ class FakeClock:
         self.seconds += seconds
 
 
+@cache
+def _fake_folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="autoglm-console-fake-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    (folder / "config.json").touch()
+    return folder
+
+
+def fake_spec(name: str = "m") -> ModelSpec:
+    """A model that is found, and that only `FakeBackend` can load."""
+    return ModelSpec(str(_fake_folder()), name)
+
+
 @dataclass
 class FakeLoaded:
     """What `FakeBackend` calls a loaded model."""
@@ -61,7 +78,7 @@ class FakeLoaded:
 class FakeSequence:
     """One request in a `FakeRunner`: it answers with the words of `FakeBackend.words`, one a step."""
 
-    def __init__(self, request: Request, timing: Timing, words: Sequence[str]) -> None:
+    def __init__(self, request: Request, timing: Timing, words: Sequence[str | BaseException]) -> None:
         self.request = request
         self.timing = timing
         self.words = deque(words)
@@ -139,6 +156,8 @@ class FakeRunner:
             sequence.timing = replace(sequence.timing, scheduled_s=now, first_token_s=now)
         sequence.timing = replace(sequence.timing, last_token_s=now)
         word = sequence.words.popleft()
+        if isinstance(word, BaseException):
+            raise word
         sequence.num_output_tokens += 1
         sequence.stream.put(Delta(word, (TokenInfo(sequence.num_output_tokens, word),)))
         if not sequence.words:
@@ -176,11 +195,12 @@ class FakeBackend:
     Attributes:
         load_gate: loading waits for it, reporting progress as it waits.
         gate: answering waits for it.
+        words: one a step; an exception among them kills the worker at that step.
         load_error, warm_up_error: raised instead.
         errors: raised by the next steps, one each, to kill the worker.
     """
 
-    words: Sequence[str] = ("The ", "capital ", "of ", "France ", "is ", "Paris.")
+    words: Sequence[str | BaseException] = ("The ", "capital ", "of ", "France ", "is ", "Paris.")
     load_gate: threading.Event = field(default_factory=threading.Event)
     gate: threading.Event = field(default_factory=threading.Event)
     load_error: BaseException | None = None

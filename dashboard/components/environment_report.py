@@ -60,9 +60,9 @@ def check_rows(checks: tuple[CheckResult, ...]) -> list[dict[str, str]]:
         {
             "Status": status_badge(check.status),
             "Check": f"**{plain(check.title)}**",
-            "Expected": plain(check.expected),
             "Observed": plain(check.observed),
             "Remedy": check.remedy or DASH,
+            "Expected": plain(check.expected),
         }
         for check in sort_worst_first(checks)
     ]

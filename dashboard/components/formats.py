@@ -21,7 +21,7 @@ def format_seconds(value_s: float | None) -> str:
         return _format_milliseconds(value_s * 1e3)
     if value_s < 59.95:
         return f"{value_s:.2f} s" if value_s < 9.995 else f"{value_s:.1f} s"
-    return _format_long(round(value_s))
+    return format_whole_seconds(value_s)
 
 
 def _format_milliseconds(value_ms: float) -> str:
@@ -33,8 +33,9 @@ def _format_milliseconds(value_ms: float) -> str:
     return f"{value_ms:.{decimals}f} ms"
 
 
-def _format_long(seconds: int) -> str:
-    """Two units at most, for what is a minute or longer."""
+def format_whole_seconds(value_s: float) -> str:
+    """A time that ticks: `7 s`, and two units at most from a minute on."""
+    seconds = round(value_s)
     for size, unit, smaller, smaller_unit in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):
         if seconds >= size:
             rest = seconds % size // smaller
@@ -92,6 +93,11 @@ def format_with_unit(value: float | None, unit: str) -> str:
 def plural(count: int, noun: str) -> str:
     """`1 request`, `2 requests`, `12,000 requests`."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def unbroken(text: str) -> str:
+    """The text for a narrow cell: number and unit stay on one line."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def plain(text: str) -> str:

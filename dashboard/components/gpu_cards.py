@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from dashboard.components.cards import Card, show_cards
 from dashboard.components.formats import DASH, format_bytes, format_ratio, format_with_unit, plain
 from dashboard.components.telemetry_history import of_gpu
-from dashboard.components.host_cards import show_card
 from engine.telemetry import GpuInventory, GpuReading, Sample
 
 
@@ -57,6 +57,44 @@ def show_gpu_glance(inventory: GpuInventory) -> None:
             st.error(plain(gpu.error), icon=":material/error:")
 
 
+def gpu_cards(gpu: GpuReading) -> tuple[Card, ...]:
+    """What the driver tells of one GPU, a dash for what it does not."""
+    return (
+        Card(
+            "Memory used",
+            format_bytes(gpu.memory_used_bytes),
+            f"of {format_bytes(gpu.memory_total_bytes)}",
+            of_gpu(gpu.index, "memory_used_bytes"),
+        ),
+        Card(
+            "Utilization",
+            format_ratio(gpu.utilization_ratio),
+            f"memory bus {format_ratio(gpu.memory_utilization_ratio)}",
+            of_gpu(gpu.index, "utilization_ratio"),
+            help="The share of time in which at least one kernel ran.",
+        ),
+        Card(
+            "Power",
+            format_with_unit(gpu.power_w, "W"),
+            f"limit {format_with_unit(gpu.power_limit_w, 'W')}",
+            of_gpu(gpu.index, "power_w"),
+        ),
+        Card(
+            "Temperature",
+            format_with_unit(gpu.temperature_c, "°C"),
+            f"fan {format_ratio(gpu.fan_ratio)}",
+            of_gpu(gpu.index, "temperature_c"),
+        ),
+        Card(
+            "SM clock",
+            format_clock(gpu.sm_clock_hz),
+            f"of {format_clock(gpu.sm_clock_max_hz)}",
+            of_gpu(gpu.index, "sm_clock_hz"),
+            help=f"The memory runs at {format_clock(gpu.memory_clock_hz)}.",
+        ),
+    )
+
+
 def show_gpus(sample: Sample, samples: Sequence[Sample]) -> None:
     """Every GPU with all that the driver tells."""
     inventory = sample.gpu
@@ -65,50 +103,9 @@ def show_gpus(sample: Sample, samples: Sequence[Sample]) -> None:
         return
     st.caption(f"Driver {inventory.driver_version or DASH} · supports CUDA {inventory.cuda_driver_version or DASH}")
     for gpu in inventory.gpus:
-        _show_gpu(gpu, samples)
-
-
-def _show_gpu(gpu: GpuReading, samples: Sequence[Sample]) -> None:
-    capability = DASH if gpu.compute_capability is None else ".".join(map(str, gpu.compute_capability))
-    st.markdown(
-        f"**{plain(gpu_title(gpu))}** :small[:gray[compute capability {capability} · {plain(gpu.uuid or DASH)}]]"
-    )
-    if gpu.error:
-        st.error(plain(gpu.error), icon=":material/error:")
-    with st.container(horizontal=True):
-        show_card(
-            "Memory used",
-            format_bytes(gpu.memory_used_bytes),
-            f"of {format_bytes(gpu.memory_total_bytes)}",
-            samples,
-            of_gpu(gpu.index, "memory_used_bytes"),
-        )
-        show_card(
-            "Utilization",
-            format_ratio(gpu.utilization_ratio),
-            f"memory bus {format_ratio(gpu.memory_utilization_ratio)}",
-            samples,
-            of_gpu(gpu.index, "utilization_ratio"),
-            help="The share of time in which at least one kernel ran.",
-        )
-        show_card(
-            "Power",
-            format_with_unit(gpu.power_w, "W"),
-            f"limit {format_with_unit(gpu.power_limit_w, 'W')}",
-            samples,
-            of_gpu(gpu.index, "power_w"),
-        )
-        show_card(
-            "Temperature",
-            format_with_unit(gpu.temperature_c, "°C"),
-            f"fan {format_ratio(gpu.fan_ratio)}",
-            samples,
-            of_gpu(gpu.index, "temperature_c"),
-        )
-        show_card(
-            "SM clock",
-            format_clock(gpu.sm_clock_hz),
-            f"of {format_clock(gpu.sm_clock_max_hz)}, memory {format_clock(gpu.memory_clock_hz)}",
-            samples,
-            of_gpu(gpu.index, "sm_clock_hz"),
-        )
+        capability = DASH if gpu.compute_capability is None else ".".join(map(str, gpu.compute_capability))
+        about = f"compute capability {capability} · {plain(gpu.uuid or DASH)}"
+        st.markdown(f"**{plain(gpu_title(gpu))}** :small[:gray[{about}]]")
+        if gpu.error:
+            st.error(plain(gpu.error), icon=":material/error:")
+        show_cards(gpu_cards(gpu), samples)

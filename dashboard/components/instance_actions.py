@@ -47,13 +47,17 @@ def show_actions(engine: Engine, info: InstanceInfo) -> None:
 
 
 def show_asked(engine: Engine) -> None:
-    """Ask about the unload that was clicked, if one was."""
-    name = st.session_state.pop(_TO_UNLOAD, None)
+    """Ask about the unload that was clicked, until it is answered."""
+    name = st.session_state.get(_TO_UNLOAD)
     if name is not None:
         _confirm_unload(engine, name)
 
 
-@st.dialog("Unload this model?", icon=":material/eject:")
+def _forget_asked() -> None:
+    st.session_state.pop(_TO_UNLOAD, None)
+
+
+@st.dialog("Unload this model?", icon=":material/eject:", on_dismiss=_forget_asked)
 def _confirm_unload(engine: Engine, name: str) -> None:
     num_here = sum(request.model == name for request in engine.requests())
     st.markdown(f"**{plain(name)}** leaves memory and answers no more requests until it is loaded again.")
@@ -69,6 +73,8 @@ def _confirm_unload(engine: Engine, name: str) -> None:
         with errors_shown():
             with st.spinner("Unloading…"):
                 engine.unload(name, drain_s=DRAIN_S)
+            _forget_asked()
             st.rerun()
     if is_refused:
+        _forget_asked()
         st.rerun()

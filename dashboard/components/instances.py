@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from dashboard.components.formats import format_large, format_rate, format_seconds, plain
+from dashboard.components.formats import format_large, format_rate, format_whole_seconds, plain
 from engine import InstanceInfo, InstanceState
 from engine.inference.stats import RunnerStats
 
@@ -45,7 +45,7 @@ def stage_text(info: InstanceInfo, now_s: float) -> str:
     }
     stage = waits.get(info.state) or info.stage or "starting"
     share = f" {info.progress:.0%}" if info.progress is not None else ""
-    return f"{stage}{share} · {format_seconds(float(round(max(0.0, now_s - info.since_s))))}"
+    return f"{stage}{share} · {format_whole_seconds(max(0.0, now_s - info.since_s))}"
 
 
 def failure_text(info: InstanceInfo, now_s: float) -> str:

@@ -1,11 +1,16 @@
-"""The charts of the latency page. Building a figure asks no store."""
+"""The charts of the latency page. Building a figure asks no store.
+
+Figures are given to Plotly as a whole: adding traces, lines and layout one by one takes six times as long.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import tzinfo
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Sequence
+from datetime import datetime, tzinfo
+from typing import TYPE_CHECKING, Any
 
+from dashboard.components.formats import format_seconds
 from dashboard.components.latency_terms import LABELS
 from dashboard.components.times import local_datetime
 from engine.latency import DistributionPoint, Metric, MetricSummary, SeriesBucket
@@ -13,16 +18,22 @@ from engine.latency import DistributionPoint, Metric, MetricSummary, SeriesBucke
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-HEIGHT = 420
 # A logarithmic axis has no zero; what is shorter than this is drawn here.
 SHORTEST_S = 1e-5
-_MARGIN = {"l": 8, "r": 8, "t": 32, "b": 8}
+_LAYOUT = {"height": 420, "margin": {"l": 8, "r": 8, "t": 32, "b": 8}}
 _NEUTRAL = "#8a8f98"
+_SHARES = {"P50": 0.5, "P95": 0.95, "P99": 0.99}
+_DOTTED = {"type": "line", "line": {"dash": "dot", "color": _NEUTRAL, "width": 1}}
 
 
 def choose_unit(longest_s: float) -> tuple[float, str]:
     """Units a second and their name, so that an axis reads 120 ms or 12 s."""
     return (1e3, "ms") if longest_s < 1.0 else (1.0, "s")
+
+
+def is_near(objective_s: float, longest_s: float) -> bool:
+    """Whether an objective may share a linear axis with the lines; one far above would flatten them."""
+    return objective_s <= longest_s * 2
 
 
 def series_figure(
@@ -35,54 +46,56 @@ def series_figure(
     longest_s = max((one.p99_s or 0.0 for one in found), default=0.0)
     scale, unit = choose_unit(longest_s)
     middles = [local_datetime((bucket.start_s + bucket.end_s) / 2, zone) for bucket in buckets]
-    figure = go.Figure()
-    for name, values_s in (
-        ("P50", [one.p50_s for one in found]),
-        ("P95", [one.p95_s for one in found]),
-        ("P99", [one.p99_s for one in found]),
-    ):
-        values = [None if value_s is None else value_s * scale for value_s in values_s]
-        figure.add_scatter(
-            x=middles,
-            y=values,
-            name=name,
-            mode="lines+markers",
-            marker_size=4,
-            hovertemplate=f"%{{y:.4~g}} {unit}",
-        )
-    figure.add_bar(
-        x=middles,
-        y=[bucket.num_records for bucket in buckets],
-        yaxis="y2",
-        name="requests",
-        marker_color=_NEUTRAL,
-        hovertemplate="%{y:,}",
-    )
+    lines = {
+        "P50": [one.p50_s for one in found],
+        "P95": [one.p95_s for one in found],
+        "P99": [one.p99_s for one in found],
+    }
+    data = [_line(name, middles, values_s, scale, unit) for name, values_s in lines.items()]
+    data.append(_bars(middles, [bucket.num_records for bucket in buckets]))
+    layout = {
+        **_LAYOUT,
+        "hovermode": "x unified",
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        "xaxis": {"anchor": "y2"},
+        "yaxis": {"domain": [0.3, 1], "title": {"text": f"{LABELS[metric]} ({unit})"}, "rangemode": "tozero"},
+        "yaxis2": {"domain": [0, 0.2], "title": {"text": "requests"}, "rangemode": "tozero", "nticks": 3},
+    }
     if objective_s is not None and is_near(objective_s, longest_s):
-        _draw_objective(figure, objective_s * scale)
-    figure.update_layout(
-        height=HEIGHT,
-        margin=_MARGIN,
-        hovermode="x unified",
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        xaxis={"anchor": "y2"},
-        yaxis={"domain": [0.3, 1], "title": f"{LABELS[metric]} ({unit})", "rangemode": "tozero"},
-        yaxis2={"domain": [0, 0.2], "title": "requests", "rangemode": "tozero", "nticks": 3},
-    )
-    return figure
+        layout |= _objective_line(objective_s * scale)
+    return go.Figure(data, layout)
 
 
-def is_near(objective_s: float, longest_s: float) -> bool:
-    """Whether an objective may share a linear axis with the lines; one far above would flatten them."""
-    return objective_s <= longest_s * 2
+def _line(name: str, middles: list[datetime], values_s: list[float | None], scale: float, unit: str) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "name": name,
+        "x": middles,
+        "y": [None if value_s is None else value_s * scale for value_s in values_s],
+        "mode": "lines+markers",
+        "marker": {"size": 4},
+        "hovertemplate": f"%{{y:.4~g}} {unit}",
+    }
 
 
-def _draw_objective(figure: go.Figure, objective: float) -> None:
-    figure.add_hline(
-        y=objective,
-        line={"dash": "dot", "color": _NEUTRAL, "width": 1},
-        annotation={"text": "P95 objective", "font_color": _NEUTRAL, "xanchor": "right"},
-    )
+def _bars(middles: list[datetime], counts: list[int]) -> dict[str, Any]:
+    return {
+        "type": "bar",
+        "name": "requests",
+        "x": middles,
+        "y": counts,
+        "yaxis": "y2",
+        "marker": {"color": _NEUTRAL},
+        "hovertemplate": "%{y:,}",
+    }
+
+
+def _objective_line(objective: float) -> dict[str, Any]:
+    label = {"text": "P95 objective", "showarrow": False, "font": {"color": _NEUTRAL}}
+    return {
+        "shapes": [{**_DOTTED, "xref": "paper", "x0": 0, "x1": 1, "y0": objective, "y1": objective}],
+        "annotations": [{**label, "xref": "paper", "x": 1, "xanchor": "right", "y": objective, "yanchor": "bottom"}],
+    }
 
 
 def distribution_figure(
@@ -91,38 +104,56 @@ def distribution_figure(
     """The share of requests at or below each latency, over a logarithmic axis, its percentiles marked."""
     import plotly.graph_objects as go
 
-    scale, unit = choose_unit(summary.p99_s or 0.0)
-    figure = go.Figure()
-    figure.add_scatter(
-        x=_floored(scale, (point.value_s for point in points)),
-        y=[point.fraction for point in points],
-        mode="lines",
-        line_shape="hv",
-        name=LABELS[metric],
-        hovertemplate=f"%{{y:.1%}} within %{{x:.4~g}} {unit}<extra></extra>",
-    )
-    figure.add_scatter(
-        x=_floored(
-            scale, (value_s for value_s in (summary.p50_s, summary.p95_s, summary.p99_s) if value_s is not None)
-        ),
-        y=[0.5, 0.95, 0.99],
-        mode="markers+text",
-        text=["P50", "P95", "P99"],
-        textposition="bottom right",
-        marker_size=8,
-        hovertemplate=f"%{{text}}: %{{x:.4~g}} {unit}<extra></extra>",
-    )
-    if objective_s is not None:
-        figure.add_vline(x=objective_s * scale, line={"dash": "dot", "color": _NEUTRAL, "width": 1})
-    figure.update_layout(
-        height=HEIGHT,
-        margin=_MARGIN,
-        showlegend=False,
-        xaxis={"type": "log", "title": f"{LABELS[metric]} ({unit})"},
-        yaxis={"title": "share of requests", "tickformat": ".0%", "range": [0, 1.04]},
-    )
-    return figure
+    values_s = [max(point.value_s, SHORTEST_S) for point in points]
+    marked = {
+        name: max(value_s, SHORTEST_S)
+        for name, value_s in (("P50", summary.p50_s), ("P95", summary.p95_s), ("P99", summary.p99_s))
+        if value_s is not None
+    }
+    curve = {
+        "type": "scatter",
+        "x": values_s,
+        "y": [point.fraction for point in points],
+        "customdata": [format_seconds(value_s) for value_s in values_s],
+        "mode": "lines",
+        "line": {"shape": "hv"},
+        "hovertemplate": "%{y:.1%} within %{customdata}<extra></extra>",
+    }
+    marks = {
+        "type": "scatter",
+        "x": list(marked.values()),
+        "y": [_SHARES[name] for name in marked],
+        "text": list(marked),
+        "customdata": [format_seconds(value_s) for value_s in marked.values()],
+        "mode": "markers+text",
+        "textposition": "top left",
+        "marker": {"size": 8},
+        "hovertemplate": "%{text}: %{customdata}<extra></extra>",
+    }
+    ticks_s = log_ticks(min(values_s, default=1.0), max(values_s, default=1.0))
+    layout = {
+        **_LAYOUT,
+        "showlegend": False,
+        "xaxis": {
+            "type": "log",
+            "title": {"text": LABELS[metric]},
+            "tickvals": ticks_s,
+            "ticktext": [_tick(value_s) for value_s in ticks_s],
+        },
+        "yaxis": {"title": {"text": "share of requests"}, "tickformat": ".0%", "range": [0, 1.06]},
+    }
+    if objective_s is not None and is_near(objective_s, summary.max_s or 0.0):
+        layout["shapes"] = [{**_DOTTED, "yref": "paper", "y0": 0, "y1": 1, "x0": objective_s, "x1": objective_s}]
+    return go.Figure([curve, marks], layout)
 
 
-def _floored(scale: float, values_s: Iterable[float]) -> list[float]:
-    return [max(value_s, SHORTEST_S) * scale for value_s in values_s]
+def log_ticks(shortest_s: float, longest_s: float) -> list[float]:
+    """Round values around and between the two: 1, 2 and 5 of each power of ten, and only the powers where those
+    would crowd the axis."""
+    first, last = math.floor(math.log10(shortest_s)), math.ceil(math.log10(longest_s))
+    steps = (1, 2, 5) if last - first <= 3 else (1,)
+    return [step * 10.0**power for power in range(first, last + 1) for step in steps]
+
+
+def _tick(value_s: float) -> str:
+    return f"{value_s * 1e3:g} ms" if value_s < 1 else f"{value_s:g} s"

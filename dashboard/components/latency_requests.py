@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 REQUEST_PARAM = "request"
 _TABLE_HEIGHT = 320
+# Middle tones that can be told apart on a light and on a dark ground.
+_PHASE_COLORS = {"queue": "#8a8f98", "prefill": "#d97706", "decode": "#2f8fae", "finish": "#5b63c9"}
 _MS_COLUMNS = {
     "Queue": Metric.QUEUE,
     "Prefill": Metric.PREFILL,
@@ -69,26 +71,29 @@ def phases_figure(record: RequestRecord) -> go.Figure:
     import plotly.graph_objects as go
 
     scale, unit = choose_unit(record.finished_s)
-    figure = go.Figure()
-    for phase in split_phases(record):
-        figure.add_bar(
-            y=[""],
-            x=[phase.duration_s * scale],
-            orientation="h",
-            name=f"{phase.name} {format_seconds(phase.duration_s)}",
-            hovertemplate=f"{phase.name}: {format_seconds(phase.duration_s)}, from {format_seconds(phase.start_s)}"
-            "<extra></extra>",
-        )
-    figure.update_layout(
-        height=150,
-        barmode="stack",
-        bargap=0.3,
-        margin={"l": 8, "r": 8, "t": 8, "b": 8},
-        xaxis={"title": f"{unit} after receipt"},
-        yaxis={"visible": False},
-        legend={"orientation": "h", "y": 1.1, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
-    )
-    return figure
+    bars = [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "y": [""],
+            "x": [phase.duration_s * scale],
+            "name": f"{phase.name} {format_seconds(phase.duration_s)}",
+            "marker": {"color": _PHASE_COLORS[phase.name]},
+            "hovertemplate": f"{phase.name}: {format_seconds(phase.duration_s)},"
+            f" from {format_seconds(phase.start_s)}<extra></extra>",
+        }
+        for phase in split_phases(record)
+    ]
+    layout = {
+        "height": 150,
+        "barmode": "stack",
+        "bargap": 0.3,
+        "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
+        "xaxis": {"title": {"text": f"{unit} after receipt"}},
+        "yaxis": {"visible": False},
+        "legend": {"orientation": "h", "y": 1.1, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
+    }
+    return go.Figure(bars, layout)
 
 
 def show_requests(records: Sequence[RequestRecord], zone: tzinfo, make_csv: Callable[[], str]) -> None:

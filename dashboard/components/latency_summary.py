@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import streamlit as st
 
-from dashboard.components.formats import DASH, format_count, format_seconds, plural
+from dashboard.components.formats import DASH, format_count, format_seconds, plural, unbroken
 from dashboard.components.latency_terms import LABELS
 from dashboard.components.objectives import VERDICT_COLORS, judge
 from engine.latency import LatencySummary, Metric, Status
@@ -23,12 +23,12 @@ def _summary_row(summary: LatencySummary, metric: Metric, objective_s: float | N
     found = summary.metrics[metric]
     return {
         "Latency": f"**{LABELS[metric]}**",
-        "P50": format_seconds(found.p50_s),
-        "P95": format_seconds(found.p95_s),
-        "P99": format_seconds(found.p99_s),
-        "Max": format_seconds(found.max_s),
-        "Requests": format_count(found.num_samples),
+        "P50": unbroken(format_seconds(found.p50_s)),
+        "P95": unbroken(format_seconds(found.p95_s)),
         "P95 objective": objective_text(found.p95_s, objective_s),
+        "P99": unbroken(format_seconds(found.p99_s)),
+        "Max": unbroken(format_seconds(found.max_s)),
+        "Requests": format_count(found.num_samples),
     }
 
 
@@ -37,7 +37,7 @@ def objective_text(p95_s: float | None, objective_s: float | None) -> str:
     if objective_s is None:
         return DASH
     verdict = judge(p95_s, objective_s)
-    return f"{format_seconds(objective_s)} :{VERDICT_COLORS[verdict]}-badge[{verdict.value}]"
+    return f"{unbroken(format_seconds(objective_s))} :{VERDICT_COLORS[verdict]}-badge[{verdict.value}]"
 
 
 def status_text(counts: Mapping[Status, int]) -> str:

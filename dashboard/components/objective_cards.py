@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import streamlit as st
 
@@ -13,10 +13,10 @@ from dashboard.components.objectives import VERDICT_COLORS, Judgement, Verdict
 _WORDS = {Verdict.MET: "Met", Verdict.MISSED: "Missed", Verdict.NO_DATA: "No data"}
 
 
-def show_objectives(judgements: Iterable[Judgement]) -> None:
-    """A row of cards; the row breaks where the window is narrow."""
-    with st.container(horizontal=True):
-        for judgement in judgements:
+def show_objectives(judgements: Sequence[Judgement]) -> None:
+    """A row of cards, below each other on a telephone."""
+    for column, judgement in zip(st.columns(len(judgements)), judgements, strict=True):
+        with column:
             _show_card(judgement)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dashboard.components.host_cards import memory_used
 from dashboard.components.telemetry_history import Chart, of_gpu, scaled
 from engine.telemetry import Sample
 
@@ -17,7 +18,7 @@ def host_charts() -> tuple[Chart, ...]:
             "Memory",
             "GB",
             {
-                "host, used": scaled(_memory_used, _PER_GB),
+                "host, used": scaled(memory_used, _PER_GB),
                 "this process": scaled(lambda sample: sample.process.rss_bytes, _PER_GB),
             },
         ),
@@ -55,7 +56,3 @@ def gpu_charts(sample: Sample) -> tuple[Chart, ...]:
 
 def _gpu_chart(title: str, unit: str, field: str, indices: list[int], scale: float, top: float | None = None) -> Chart:
     return Chart(title, unit, {f"GPU {index}": of_gpu(index, field, scale) for index in indices}, top)
-
-
-def _memory_used(sample: Sample) -> float:
-    return sample.host.memory_total_bytes - sample.host.memory_available_bytes

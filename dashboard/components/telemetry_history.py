@@ -81,22 +81,23 @@ def history_figure(chart: Chart, samples: Sequence[Sample], zone: tzinfo) -> go.
 
     times_s = thin([sample.taken_at_s for sample in samples], _CHART_POINTS)
     moments = [local_datetime(time_s, zone) for time_s in times_s if time_s is not None]
-    figure = go.Figure()
-    for name, read in chart.lines.items():
-        figure.add_scatter(
-            x=moments,
-            y=thin([read(sample) for sample in samples], _CHART_POINTS),
-            name=name,
-            mode="lines",
-            hovertemplate=f"%{{y:.4~g}} {chart.unit}",
-        )
-    figure.update_layout(
-        height=HEIGHT,
-        margin={"l": 8, "r": 8, "t": 40, "b": 8},
-        title={"text": chart.title},
-        hovermode="x unified",
-        showlegend=len(chart.lines) > 1,
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
-        yaxis={"title": chart.unit, "range": [0, chart.top], "rangemode": "tozero"},
-    )
-    return figure
+    lines = [
+        {
+            "type": "scatter",
+            "name": name,
+            "x": moments,
+            "y": thin([read(sample) for sample in samples], _CHART_POINTS),
+            "mode": "lines",
+            "hovertemplate": f"%{{y:.4~g}} {chart.unit}",
+        }
+        for name, read in chart.lines.items()
+    ]
+    layout = {
+        "height": HEIGHT,
+        "margin": {"l": 8, "r": 8, "t": 32, "b": 8},
+        "hovermode": "x unified",
+        "showlegend": True,
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        "yaxis": {"title": {"text": f"{chart.title} ({chart.unit})"}, "range": [0, chart.top], "rangemode": "tozero"},
+    }
+    return go.Figure(lines, layout)

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import streamlit as st
 
-from dashboard.components.formats import format_seconds
+from dashboard.components.formats import format_whole_seconds
 
 _JUST_NOW_S = 1.0
 
@@ -34,4 +34,4 @@ def format_moment(epoch_s: float, zone: tzinfo) -> str:
 def format_ago(then_s: float, now_s: float) -> str:
     """`3 min 5 s ago`; a clock that was set back reads as now."""
     elapsed_s = now_s - then_s
-    return "just now" if elapsed_s < _JUST_NOW_S else f"{format_seconds(float(round(elapsed_s)))} ago"
+    return "just now" if elapsed_s < _JUST_NOW_S else f"{format_whole_seconds(elapsed_s)} ago"

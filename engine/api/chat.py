@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from engine.api.auth import require_key
 from engine.api.errors import error_body
@@ -29,9 +30,24 @@ async def create_chat_completion(body: ChatCompletionRequest, http: Request, con
     stream = await run_in_threadpool(console.engine.stream, body.to_request())
     headers = {"x-request-id": stream.request_id}
     if body.stream:
-        return StreamingResponse(_events(stream, body), media_type="text/event-stream", headers=headers)
+        return _EventResponse(stream, _events(stream, body), headers)
     completion = await _collect(stream, body, http)
     return JSONResponse(completion.model_dump(exclude_none=True), headers=headers)
+
+
+class _EventResponse(StreamingResponse):
+    """Server-sent events. Closes the stream also when the client left before the first of them, where the
+    generator's own `finally` never runs."""
+
+    def __init__(self, stream: OutputStream, events: AsyncIterator[str], headers: dict[str, str]) -> None:
+        super().__init__(events, media_type="text/event-stream", headers=headers)
+        self._stream = stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._stream.close()
 
 
 async def _collect(stream: OutputStream, body: ChatCompletionRequest, http: Request) -> ChatCompletion:

@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 
 from engine.inference.request import Event, Finished
 
@@ -46,8 +47,9 @@ class OutputStream:
             self._events.append(event)
             self._bell.notify_all()
             loop, bell = self._loop, self._async_bell
-        if loop is not None and bell is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(bell.set)
+        if loop is not None and bell is not None:
+            with suppress(RuntimeError):  # the reader's loop was closed
+                loop.call_soon_threadsafe(bell.set)
 
     def poll(self) -> list[Event]:
         """All events waiting, at once and without blocking."""
@@ -63,27 +65,26 @@ class OutputStream:
 
     def __iter__(self) -> Iterator[Event]:
         try:
-            while True:
+            while not self._is_drained():
                 self.wait()
-                for event in self.poll():
-                    yield event
-                    if isinstance(event, Finished):
-                        return
+                yield from self.poll()
         finally:
             self.close()
 
     async def __aiter__(self) -> AsyncIterator[Event]:
         try:
             bell = self._attach(asyncio.get_running_loop())
-            while True:
+            while not self._is_drained():
                 await bell.wait()
                 bell.clear()
                 for event in self.poll():
                     yield event
-                    if isinstance(event, Finished):
-                        return
         finally:
             self.close()
+
+    def _is_drained(self) -> bool:
+        with self._bell:
+            return self._finished is not None and not self._events
 
     def _attach(self, loop: asyncio.AbstractEventLoop) -> asyncio.Event:
         bell = asyncio.Event()

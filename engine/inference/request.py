@@ -65,7 +65,7 @@ class SamplingParams:
         _bound("top_p", self.top_p, 0.0, 1.0, open_low=True)
         _bound("top_k", self.top_k, 0, math.inf)
         _bound("min_p", self.min_p, 0.0, 1.0)
-        _bound("repetition_penalty", self.repetition_penalty, 0.0, 10.0, open_low=True)
+        _bound("repetition_penalty", self.repetition_penalty, 0.01, 10.0)
         _bound("presence_penalty", self.presence_penalty, -2.0, 2.0)
         _bound("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
         if self.seed is not None:
@@ -89,9 +89,9 @@ class SamplingParams:
     def _check_bias(self, vocab_size: int | None) -> None:
         for token_id, bias in self.logit_bias.items():
             if token_id < 0 or (vocab_size is not None and token_id >= vocab_size):
+                highest = "" if vocab_size is None else f" to {vocab_size - 1}"
                 raise InvalidRequestError(
-                    f"logit_bias names token {token_id}; this model's ids run from 0 to {(vocab_size or 1) - 1}",
-                    "logit_bias",
+                    f"logit_bias names token {token_id}; the model's ids run from 0{highest}", "logit_bias"
                 )
             _bound("logit_bias", bias, -100.0, 100.0)
 
@@ -100,9 +100,14 @@ def _bound(name: str, value: float, low: float, high: float, *, open_low: bool =
     """NaN fails every comparison, so it is refused too."""
     inside = (low < value if open_low else low <= value) and value <= high
     if not inside:
-        lower = f"above {low:g}" if open_low else f"at least {low:g}"
-        upper = "" if high == math.inf else f" and at most {high:g}"
-        raise InvalidRequestError(f"{name} is {value:g}; it must be {lower}{upper}", name)
+        lower = f"above {_show(low)}" if open_low else f"at least {_show(low)}"
+        upper = "" if high == math.inf else f" and at most {_show(high)}"
+        raise InvalidRequestError(f"{name} is {_show(value)}; it must be {lower}{upper}", name)
+
+
+def _show(value: float) -> str:
+    """Whole numbers digit by digit: a seed may be too long for a float."""
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +139,21 @@ class Request:
         """Raise InvalidRequestError for a request that no model could answer."""
         if not self.messages or not any(message.content.strip() for message in self.messages):
             raise InvalidRequestError("the prompt is empty: write at least one character", "messages")
+        if not all(_is_text(message.content) for message in self.messages):
+            raise InvalidRequestError(
+                "a message holds half a character (a lone surrogate): send whole ones", "messages"
+            )
         if self.timeout_s is not None:
             _bound("timeout_s", self.timeout_s, 0.0, 86_400.0, open_low=True)
         self.sampling.check()
+
+
+def _is_text(content: str) -> bool:
+    try:
+        content.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ One step: end what was cancelled or is late, admit, pack the pending tokens of a
 forward pass, sample one token for each request whose tokens are all computed, deliver. Requests join and leave
 between any two steps.
 
-The interface is small so that the whole of it can be replaced: `submit`, `cancel`, `step`, `wait`, `close`.
+The interface is small so that the whole of it can be replaced: `submit`, `cancel`, `step`, `wait`, `refuse`,
+`close`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Callable
 import torch
 
 from engine.clock import Clock
-from engine.errors import InstanceNotReadyError, QueueFullError
+from engine.errors import InstanceNotReadyError, InvalidRequestError, QueueFullError
 from engine.inference import attention
 from engine.inference.request import Finished, FinishReason, TokenInfo
 from engine.inference.sampling import sample
@@ -29,7 +30,8 @@ OnFinish = Callable[[Sequence, Finished], None]
 
 
 class Runner:
-    """Runs the requests of one model. `step` and `wait` belong to one thread; the rest may be called from any."""
+    """Runs the requests of one model. `step`, `wait` and `close` belong to one thread at a time; the rest may be
+    called from any."""
 
     def __init__(self, loaded: LoadedModel, limits: Limits, clock: Clock, on_finish: OnFinish) -> None:
         loaded.model.set_attn_implementation(attention.NAME)
@@ -52,10 +54,15 @@ class Runner:
         Raises:
             QueueFullError: as many wait already as may.
             InstanceNotReadyError: the runner is closed.
+            InvalidRequestError: a request of the same id is here.
         """
         with self._bell:
             if self._is_closed:
                 raise InstanceNotReadyError(f"{self._loaded.name} has stopped: wait until it is ready again")
+            if self._find(sequence.request_id) is not None:
+                raise InvalidRequestError(
+                    f"request_id {sequence.request_id} is running already: give each request its own", "request_id"
+                )
             room = self.limits.max_waiting + max(0, self.limits.max_running - len(self._running))
             num_queued = len(self._arrivals) + len(self._waiting)
             if num_queued >= room:
@@ -70,11 +77,15 @@ class Runner:
         """Mark a request cancelled; it ends, and its cache is free, before the next forward pass. False when no
         such request is here."""
         with self._bell:
-            everything = [*self._arrivals, *self._waiting, *self._running.values()]
-            found = next((item for item in everything if item.request_id == request_id), None)
+            found = self._find(request_id)
             if found is not None:
                 found.is_cancelled = True
             return found is not None
+
+    def _find(self, request_id: str) -> Sequence | None:
+        running = self._running.get(request_id)
+        queued = (item for item in (*self._arrivals, *self._waiting) if item.request_id == request_id)
+        return running if running is not None else next(queued, None)
 
     def wait(self, timeout_s: float) -> None:
         """Sleep until a request arrives, the runner closes, or the time is up."""
@@ -95,11 +106,16 @@ class Runner:
         self._num_steps += 1
         return True
 
-    def close(self, error: str | None) -> None:
-        """Refuse new requests and end those that are here: as errors with `error`, else as cancelled."""
+    def refuse(self) -> None:
+        """Take no new requests and end `wait`, from any thread."""
         with self._bell:
             self._is_closed = True
             self._bell.notify_all()
+
+    def close(self, error: str | None) -> None:
+        """Refuse new requests and end those that are here: as errors with `error`, else as cancelled. Only once no
+        thread steps any more."""
+        self.refuse()
         self._take_arrivals()
         reason = FinishReason.CANCELLED if error is None else FinishReason.ERROR
         for sequence in [*self._waiting, *self._running.values()]:

@@ -18,7 +18,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from engine.errors import WeightsError
+from engine.errors import ConsoleError, WeightsError
 from engine.inference import attention
 from engine.models.packing import can_pack, pack_linears
 from engine.models.spec import ModelInfo, ModelSpec
@@ -70,7 +70,7 @@ def load_model(spec: ModelSpec, cache: WeightsCache, on_progress: Progress) -> L
     )
     if can_pack(device, dtype):
         pack_linears(model)
-    return LoadedModel(source.name, model, tokenizer, info, shape, _end_ids(model, tokenizer))
+    return LoadedModel(spec.name or source.name, model, tokenizer, info, shape, _end_ids(model, tokenizer))
 
 
 def choose_placement(spec: ModelSpec) -> tuple[torch.device, torch.dtype]:
@@ -106,7 +106,9 @@ def _convert_gguf(file: Path, folder: Path, on_progress: Progress) -> None:
             model = AutoModelForCausalLM.from_pretrained(
                 **where, dtype=torch.bfloat16, quantization_config=transformers.GgufConfig(dequantize=True)
             )
-        except (ValueError, KeyError, RuntimeError, IndexError, NotImplementedError) as error:
+        except ConsoleError:
+            raise
+        except Exception as error:  # parsers of damaged files raise whatever they stumble over
             raise WeightsError(f"{file} cannot be read as a model: {_first_line(error)}") from error
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -116,16 +118,24 @@ def _read(folder: Path, dtype: torch.dtype, device: torch.device, on_progress: P
     try:
         with _reported(on_progress, "loading weights"):
             tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-            model = AutoModelForCausalLM.from_pretrained(
+            both: Any = AutoModelForCausalLM.from_pretrained(
                 str(folder),
                 dtype=dtype,
                 device_map={"": str(device)} if device.type == "cuda" else None,
                 attn_implementation="sdpa",
                 local_files_only=True,
                 use_safetensors=True,
+                output_loading_info=True,
             )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except ConsoleError:
+        raise
+    except Exception as error:  # parsers of damaged files raise whatever they stumble over
         raise WeightsError(f"{folder} cannot be loaded: {_first_line(error)}") from error
+    model, found = both
+    if missing := sorted(found["missing_keys"]):
+        raise WeightsError(
+            f"{folder} lacks {len(missing)} of the model's tensors ({missing[0]}): fetch its .safetensors files again"
+        )
     if not tokenizer.is_fast:
         raise WeightsError(f"{folder} has only a slow tokenizer; a tokenizer.json is needed to stream text")
     return model.eval(), tokenizer

@@ -10,10 +10,14 @@ has them, and where they are missing the layers stay as they are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
+
+# Siblings that transformers' layers call one after another on the same input: one product does the work of all.
+_GROUPS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
 def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
@@ -27,23 +31,71 @@ def pack_linears(model: nn.Module) -> int:
     shared with another module (tied embeddings)."""
     num_packed = 0
     for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) is nn.Linear:
-                setattr(parent, name, PackedLinear(child))
-                num_packed += 1
+        for names in _groups_of(parent):
+            product = PackedProduct([getattr(parent, name) for name in names])
+            for index, name in enumerate(names):
+                setattr(parent, name, PackedLinear(product, index))
+            num_packed += len(names)
     return num_packed
+
+
+def _groups_of(parent: nn.Module) -> list[tuple[str, ...]]:
+    """The names of `parent`'s own linear layers, those that can share a product together."""
+    linears = {name: child for name, child in parent.named_children() if type(child) is nn.Linear}
+    groups: list[tuple[str, ...]] = []
+    for names in _GROUPS:
+        members = [linears[name] for name in names if name in linears]
+        if len(members) == len(names) and _can_share(members):
+            groups.append(names)
+    grouped = {name for names in groups for name in names}
+    return groups + [(name,) for name in linears if name not in grouped]
+
+
+def _can_share(linears: Sequence[nn.Linear]) -> bool:
+    first = linears[0]
+    return all(
+        linear.in_features == first.in_features and (linear.bias is None) == (first.bias is None) for linear in linears
+    )
+
+
+class PackedProduct:
+    """One product for one or several layers that read the same rows.
+
+    It remembers the last rows by identity, so the second layer called on them finds its part done, and a layer
+    called on other rows gets a product of its own.
+    """
+
+    def __init__(self, linears: Sequence[nn.Linear]) -> None:
+        weight = torch.cat([linear.weight.detach() for linear in linears])
+        biases = [linear.bias.detach() for linear in linears if linear.bias is not None]
+        self.sizes = [linear.out_features for linear in linears]
+        self.in_features = linears[0].in_features
+        self._packed: Any = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+        self._bias = torch.cat(biases) if biases else None
+        self._rows: torch.Tensor | None = None
+        self._parts: Sequence[torch.Tensor] = ()
+
+    def part(self, index: int, rows: torch.Tensor) -> torch.Tensor:
+        """The output of layer `index` for `rows`."""
+        if len(self.sizes) == 1:
+            return self._multiply(rows)
+        if rows is not self._rows:
+            self._parts, self._rows = self._multiply(rows).split(self.sizes, dim=-1), rows
+        return self._parts[index]
+
+    def _multiply(self, rows: torch.Tensor) -> torch.Tensor:
+        product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._packed, self._bias, "none", [], "")
+        return product
 
 
 class PackedLinear(nn.Module):
     """`nn.Linear` for inference, its weight in oneDNN's blocked layout."""
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, product: PackedProduct, index: int) -> None:
         super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-        self._packed: Any = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), None)
-        self._bias = None if linear.bias is None else linear.bias.detach()
+        self.in_features, self.out_features = product.in_features, product.sizes[index]
+        self._product, self._index = product, index
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """(..., in features) to (..., out features)."""
-        product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._packed, self._bias, "none", [], "")
-        return product
+        return self._product.part(self._index, rows)

@@ -6,11 +6,12 @@ nothing or the whole.
 
 from __future__ import annotations
 
+import fcntl
 import json
-import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from engine.errors import WeightsError
@@ -33,7 +34,6 @@ class WeightsCache:
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            self._remove_leftovers()
             target = self.root / self._digest(file)
             if not target.is_dir():
                 self._fill(target, convert)
@@ -45,46 +45,47 @@ class WeightsCache:
         return target
 
     def _fill(self, target: Path, convert: Callable[[Path], None]) -> None:
-        work = Path(tempfile.mkdtemp(prefix=_LEFTOVER_PREFIX, dir=self.root))
-        (work / ".owner").write_text(str(os.getpid()))
-        try:
-            convert(work)
-            (work / ".owner").unlink()
-            work.rename(target)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+        with self._turn():
+            for leftover in self.root.glob(f"{_LEFTOVER_PREFIX}*"):
+                shutil.rmtree(leftover)
+            if target.is_dir():
+                return
+            work = Path(tempfile.mkdtemp(prefix=_LEFTOVER_PREFIX, dir=self.root))
+            try:
+                convert(work)
+                work.rename(target)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
 
-    def _remove_leftovers(self) -> None:
-        """Drop conversions whose process is gone."""
-        for folder in self.root.glob(f"{_LEFTOVER_PREFIX}*"):
-            owner = folder / ".owner"
-            if owner.is_file() and not _is_alive(int(owner.read_text() or 0)):
-                shutil.rmtree(folder)
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One conversion at a time over all processes, so what another one left unfinished is nobody's. The system
+        takes the lock away from a process that is killed; a process id would say nothing across containers."""
+        with (self.root / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _digest(self, file: Path) -> str:
         """SHA-256 of the file, remembered by path, size and modification time: hashing takes seconds a gigabyte."""
-        stat = file.stat()
-        key = f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
-        index = self.root / "digests.json"
         try:
-            known = json.loads(index.read_text())
-        except (FileNotFoundError, ValueError):
-            known = {}
+            stat = file.stat()
+            key = f"{file.resolve()}|{stat.st_size}|{stat.st_mtime_ns}"
+            index = self.root / "digests.json"
+            known = _read_index(index)
+            digest = known.get(key) or sha256_of(file)
+        except OSError as error:
+            raise WeightsError(f"{file} cannot be read: {error.strerror or error}") from error
         if key not in known:
-            known[key] = sha256_of(file)
-            temporary = index.with_suffix(f".{os.getpid()}")
-            temporary.write_text(json.dumps(known, indent=1))
-            temporary.replace(index)
-        return str(known[key])
+            known[key] = digest
+            with tempfile.NamedTemporaryFile("w", dir=self.root, prefix=".digests-", delete=False) as stream:
+                json.dump(known, stream, indent=1)
+            Path(stream.name).replace(index)
+        return digest
 
 
-def _is_alive(pid: int) -> bool:
-    if pid <= 0:
-        return False
+def _read_index(index: Path) -> dict[str, str]:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        known = json.loads(index.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}

@@ -45,7 +45,7 @@ def _check_index(folder: Path) -> None:
         return
     try:
         shards = set(json.loads(index.read_text())["weight_map"].values())
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise WeightsError(f"{index} cannot be read as an index of shards: {error}") from error
     missing = sorted(shard for shard in shards if not (folder / shard).is_file())
     if missing:
@@ -58,8 +58,11 @@ def check_safetensors(file: Path) -> None:
     """Raise WeightsError unless the file is as long as its header says."""
     size = file.stat().st_size
     header = read_header(file)
-    end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
-    expected = 8 + _header_length(file) + end
+    try:
+        ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
+    except (TypeError, KeyError, IndexError, ValueError) as error:
+        raise WeightsError(f"{file} is not a safetensors file: its header gives no offsets") from error
+    expected = 8 + _header_length(file) + max(ends, default=0)
     if size != expected:
         raise WeightsError(
             f"{file} has {size:,} bytes and its header says {expected:,}: the file is "

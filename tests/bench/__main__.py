@@ -1,0 +1,44 @@
+"""`python -m tests.bench [startup engine pages gpu]`: measure, print, write build/bench.jsonl.
+
+Without names: the parts that run on any machine. `gpu` needs an NVIDIA GPU and is run only when named.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.bench.results import Figure, describe_machine, show, write
+
+# Start-up comes first: the others then find the weights unpacked. Imported when run, because each needs its own.
+_PARTS = {
+    "startup": "tests.bench.startup",
+    "engine": "tests.bench.engine_speed",
+    "pages": "tests.bench.page_speed",
+    "gpu": "tests.bench.gpu_speed",
+}
+_ANYWHERE = ("startup", "engine", "pages")
+
+
+def main() -> None:
+    """Run the named parts."""
+    names = sys.argv[1:] or list(_ANYWHERE)
+    unknown = [name for name in names if name not in _PARTS]
+    if unknown:
+        sys.exit(f"error: there is no part {unknown[0]!r}; known: {', '.join(_PARTS)}")
+    print(describe_machine(), flush=True)
+    figures: list[Figure] = []
+    with tempfile.TemporaryDirectory(prefix="console-bench-") as home:
+        for name in names:
+            for figure in importlib.import_module(_PARTS[name]).measure(Path(home)):
+                figures.append(figure)
+                print(show(figure), flush=True)
+    file = Path("build/bench.jsonl")
+    write(figures, file)
+    print(f"written to {file}")
+
+
+if __name__ == "__main__":
+    main()

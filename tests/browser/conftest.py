@@ -1,0 +1,95 @@
+"""A real server in its own process, a real Chromium, and the sample model behind them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conftest import CHROMIUM, weights_cache_folder
+from tests.fakes import wait_until
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+ROOT = Path(__file__).resolve().parents[2]
+_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running console. `listening_at` is the monotonic time of its first answer."""
+
+    url: str
+    home: Path
+    listening_at: float
+
+    def read(self, path: str) -> str:
+        """The body of a GET."""
+        with urllib.request.urlopen(self.url + path, timeout=10) as answer:
+            return str(answer.read().decode())
+
+    def is_ready(self) -> bool:
+        """Whether a model is ready."""
+        try:
+            return '"ready":true' in self.read("/readyz")
+        except OSError:
+            return False
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """`python -m dashboard` on a free port; ready when the test begins."""
+    home = tmp_path_factory.mktemp("browser-home")
+    (home / "weights").symlink_to(weights_cache_folder(), target_is_directory=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = home / "server.log"
+    environment = os.environ | {"CONSOLE_HOME": str(home), "CONSOLE_PORT": str(port)}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dashboard"], cwd=ROOT, env=environment, stdout=output, stderr=output
+        )
+    found = Server(f"http://127.0.0.1:{port}", home, 0.0)
+    try:
+        wait_until(found.is_ready, 120)
+        yield Server(found.url, home, time.monotonic())
+    finally:
+        process.terminate()
+        assert process.wait(30) in (0, -15), log.read_text()[-2000:]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One headless Chromium for all tests."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=str(CHROMIUM), args=_ARGUMENTS)
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A fresh session in a wide window."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    context.set_default_timeout(60_000)
+    yield context.new_page()
+    context.close()

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from dashboard.components.in_flight import describe_request
+from dashboard.components.instance_details import model_facts, reserved_ratio, reserved_text
+from dashboard.components.instances import describe, failure_text, stage_text, state_badge
+from engine import InstanceInfo, InstanceState, ModelSpec, RequestInfo
+from engine.inference.stats import RunnerStats
+from tests.fakes import FAKE_INFO
+
+INFO = InstanceInfo(
+    name="phone",
+    spec=ModelSpec("/models/phone", device="cpu"),
+    state=InstanceState.LOADING,
+    reason=None,
+    stage="loading weights",
+    progress=0.5,
+    since_s=100.0,
+    num_restarts=0,
+    retry_at_s=None,
+    model=None,
+    stats=None,
+)
+STATS = RunnerStats(3, 1, 16, 256, 2_500, 10_000, 12.5, 40, 90, None)
+
+
+@pytest.mark.parametrize("state", list(InstanceState))
+def test_every_state_has_a_look(state: InstanceState) -> None:
+    assert state.value in state_badge(state)
+
+
+def test_description_before_and_after_loading() -> None:
+    assert describe(INFO) == "/models/phone · device cpu · dtype auto"
+    loaded = replace(INFO, model=replace(FAKE_INFO, num_parameters=134_515_008))
+    assert describe(loaded) == "float32 on cpu · 134.5 M parameters"
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({}, "loading weights 50% · 12 s"),
+        ({"progress": None}, "loading weights · 12 s"),
+        ({"state": InstanceState.PENDING, "progress": None}, "waiting for its turn · 12 s"),
+        ({"state": InstanceState.WARMING, "progress": None}, "warming up with a first generation · 12 s"),
+        ({"stage": None, "progress": None}, "starting · 12 s"),
+    ],
+)
+def test_stage(changes: dict[str, object], text: str) -> None:
+    assert stage_text(replace(INFO, **changes), 112.2) == text
+
+
+@pytest.mark.parametrize(
+    ("retry_at_s", "text"),
+    [(None, "no memory"), (104.4, "no memory; tries again in 4 s"), (99.0, "no memory; tries again now")],
+)
+def test_failure(retry_at_s: float | None, text: str) -> None:
+    failed = replace(INFO, state=InstanceState.FAILED, reason="no memory", retry_at_s=retry_at_s)
+    assert failure_text(failed, 100.0) == text
+
+
+def test_reserved_cache() -> None:
+    assert reserved_ratio(STATS) == 0.25
+    assert reserved_text(STATS, 46_080) == "KV cache reserved: 2,500 of 10,000 tokens (115.2 MB of 460.8 MB)"
+    assert reserved_text(STATS, None) == "KV cache reserved: 2,500 of 10,000 tokens"
+    assert reserved_ratio(replace(STATS, cache_tokens_total=0)) == 0.0
+    assert reserved_ratio(replace(STATS, cache_tokens_reserved=20_000)) == 1.0
+
+
+def test_facts_carry_units() -> None:
+    facts = model_facts(FAKE_INFO)
+    assert facts["Weights"] == "4.0 kB as float32"
+    assert facts["Context length"] == "512 tokens"
+    assert facts["KV cache"] == "64 B per token"
+    assert facts["Load time"] == "100 ms"
+
+
+def test_request_line_escapes_what_others_named() -> None:
+    line = describe_request(RequestInfo("req-1", "my_*model*", "api", False, 2.5, 1_200, 7))
+    assert line.startswith(":gray-badge[waiting] **2.50 s** · 1,200 in · 7 out")
+    assert r"my\_\*model\*" in line

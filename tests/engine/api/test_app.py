@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from starlette.testclient import TestClient
+
+from engine.api.app import build_headless_app
+from engine.config import Settings
+from tests.engine.api.servers import build_app, call
+from tests.fakes import wait_until
+
+
+def test_the_console_lives_as_long_as_the_server(tmp_path: Path, tiny_folder: Path) -> None:
+    settings = Settings(home=tmp_path, model=str(tiny_folder), model_name="tiny", device="cpu", kv_cache_gib=0.1)
+    app = build_headless_app(settings)
+    assert call(app, "GET", "/readyz").status_code == 503
+    with TestClient(app) as client:
+        wait_until(lambda: client.get("/readyz").status_code == 200, 60)
+        body = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}
+        assert client.post("/v1/chat/completions", json=body).status_code == 200
+    assert call(app, "GET", "/v1/models").status_code == 503
+    assert (tmp_path / "measurements.duckdb").is_file()
+
+
+def test_a_model_that_cannot_be_found_leaves_the_server_up(tmp_path: Path) -> None:
+    with TestClient(build_headless_app(Settings(home=tmp_path, model="/nowhere"))) as client:
+        assert client.get("/healthz").status_code == 200
+        assert client.get("/readyz").status_code == 503
+
+
+def test_the_description_of_the_api_is_served() -> None:
+    paths = call(build_app(None), "GET", "/v1/openapi.json").json()["paths"]
+    assert set(paths) == {"/chat/completions", "/models", "/models/{name}"}

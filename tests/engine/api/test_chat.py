@@ -1,0 +1,395 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect
+
+from engine.config import Settings
+from engine.console import Console, open_console
+from engine.errors import WorkerDiedError
+from tests.engine.api.servers import await_ready, build_app, call, serve
+from tests.fakes import FakeBackend, fake_spec, wait_until
+
+_PATH = "/v1/chat/completions"
+_ANSWER = "The capital of France is Paris."
+_QUESTION: Any = [{"role": "user", "content": "What is the capital of France?"}]
+_NO_END: Any = {"257": -100}
+
+
+@pytest.fixture(scope="module")
+def tiny_console(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
+    settings = Settings(
+        home=tmp_path_factory.mktemp("home"), model=str(tiny_folder), model_name="tiny", device="cpu", kv_cache_gib=0.1
+    )
+    console = open_console(settings)
+    await_ready(console)
+    yield console
+    console.close()
+
+
+@pytest.fixture(scope="module")
+def tiny_url(tiny_console: Console) -> Iterator[str]:
+    with serve(build_app(tiny_console)) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def client(tiny_url: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{tiny_url}/v1", api_key="unused", max_retries=0, timeout=30) as one:
+        yield one
+
+
+def _body(**fields: Any) -> dict[str, Any]:
+    return {"model": "m", "messages": _QUESTION, **fields}
+
+
+def _ask(app: Starlette, **fields: Any) -> httpx.Response:
+    return call(app, "POST", _PATH, json=_body(**fields))
+
+
+def _events(response: httpx.Response) -> list[Any]:
+    lines = [line for line in response.text.split("\n\n") if line]
+    assert all(line.startswith("data: ") for line in lines)
+    assert lines[-1] == "data: [DONE]"
+    return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+
+
+def test_a_whole_answer(app: Starlette) -> None:
+    response = _ask(app, seed=5)
+    assert response.status_code == 200
+    answer = response.json()
+    assert answer["object"] == "chat.completion"
+    assert answer["model"] == "m"
+    assert answer["seed"] == 5
+    assert answer["choices"] == [
+        {"index": 0, "message": {"role": "assistant", "content": _ANSWER}, "finish_reason": "stop"}
+    ]
+    assert answer["usage"] == {"prompt_tokens": 6, "completion_tokens": 6, "total_tokens": 12}
+    assert response.headers["x-request-id"] == answer["id"]
+
+
+def test_a_stream(app: Starlette) -> None:
+    response = _ask(app, stream=True)
+    assert response.headers["content-type"].startswith("text/event-stream")
+    events = _events(response)
+    assert {event["object"] for event in events} == {"chat.completion.chunk"}
+    assert {event["id"] for event in events} == {response.headers["x-request-id"]}
+    deltas = [event["choices"][0]["delta"] for event in events]
+    assert deltas[0] == {"role": "assistant", "content": ""}
+    assert "".join(delta.get("content", "") for delta in deltas) == _ANSWER
+    assert [event["choices"][0]["finish_reason"] for event in events] == [None] * 7 + ["stop"]
+    assert not any("usage" in event for event in events)
+
+
+def test_usage_comes_last_when_it_is_asked_for(app: Starlette) -> None:
+    last = _events(_ask(app, stream=True, stream_options={"include_usage": True}))[-1]
+    assert last["choices"] == []
+    assert last["usage"] == {"prompt_tokens": 6, "completion_tokens": 6, "total_tokens": 12}
+
+
+def test_text_that_is_not_ascii(app: Starlette, backend: FakeBackend) -> None:
+    backend.words = ("Grüße", " 😀", "\n")
+    assert _ask(app).json()["choices"][0]["message"]["content"] == "Grüße 😀\n"
+    events = _events(_ask(app, stream=True))
+    assert "".join(event["choices"][0]["delta"].get("content", "") for event in events) == "Grüße 😀\n"
+
+
+def test_answers_are_recorded_as_the_apis(app: Starlette, console: Console) -> None:
+    identifier = _ask(app).json()["id"]
+    console.records.flush()
+    (record,) = console.records.recent()
+    assert (record.request_id, record.source, record.status.value) == (identifier, "api", "successful")
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "param", "words"),
+    [
+        ({"model": "n"}, 404, None, "there is no model named 'n'; loaded: m"),
+        ({"messages": []}, 400, "messages", "the prompt is empty"),
+        ({"messages": [{"role": "user", "content": ""}]}, 400, "messages", "the prompt is empty"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, 400, "messages.0.role", "'user'"),
+        ({"temperature": 3}, 400, "temperature", "temperature is 3; it must be at least 0 and at most 2"),
+        ({"temperature": "hot"}, 400, "temperature", "valid number"),
+        ({"top_p": 0}, 400, "top_p", "above 0"),
+        ({"top_k": -1}, 400, "top_k", "at least 0"),
+        ({"min_p": 2}, 400, "min_p", "at most 1"),
+        ({"repetition_penalty": 0}, 400, "repetition_penalty", "at least 0.01"),
+        ({"presence_penalty": 9}, 400, "presence_penalty", "at most 2"),
+        ({"frequency_penalty": -9}, 400, "frequency_penalty", "at least -2"),
+        ({"seed": -1}, 400, "seed", "at least 0"),
+        ({"seed": 10**400}, 400, "seed", "at most 9223372036854775807"),
+        ({"stop": [""]}, 400, "stop", "empty string"),
+        ({"stop": ["a"] * 17}, 400, "stop", "at most 16"),
+        ({"max_tokens": 0}, 400, "max_tokens", "at least 1"),
+        ({"max_tokens": 3, "max_completion_tokens": 4}, 400, "max_tokens", "send one of them"),
+        ({"logit_bias": {"x": 1}}, 400, "logit_bias", "not a token id"),
+        ({"logit_bias": {"-1": 1}}, 400, "logit_bias", "names token -1"),
+        ({"logit_bias": {"1": 101}}, 400, "logit_bias", "at most 100"),
+        ({"top_logprobs": 2}, 400, "top_logprobs", "only allowed with logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, 400, "top_logprobs", "at most 20"),
+        ({"timeout_s": 0}, 400, "timeout_s", "above 0"),
+        ({"n": 2}, 400, "n", "should be 1"),
+        ({"tools": []}, 400, "tools", "tools is not supported by this server: leave it out"),
+        ({"response_format": {"type": "json_object"}}, 400, "response_format.type", "'text'"),
+        ({"stream_options": {"include_usage": True}}, 400, "stream_options", "only allowed with stream"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_by_name(
+    app: Starlette, fields: dict[str, Any], status: int, param: str | None, words: str
+) -> None:
+    response = _ask(app, **fields)
+    error = response.json()["error"]
+    assert response.status_code == status
+    assert error["param"] == param
+    assert words in error["message"]
+    assert error["type"] == "invalid_request_error"
+    assert error["code"]
+
+
+def test_not_ready_is_503(app: Starlette, console: Console, backend: FakeBackend) -> None:
+    backend.load_gate.clear()
+    console.engine.unload("m")
+    console.engine.load(fake_spec())
+    response = _ask(app)
+    assert response.status_code == 503
+    assert response.json()["error"]["code"] == "model_not_ready"
+    assert response.json()["error"]["type"] == "server_error"
+
+
+def test_a_full_queue_is_429_with_a_time_to_wait(app: Starlette, backend: FakeBackend) -> None:
+    backend.max_requests = 0
+    response = _ask(app)
+    assert (response.status_code, response.json()["error"]["code"]) == (429, "queue_full")
+    assert response.headers["retry-after"] == "1"
+
+
+def test_a_worker_that_dies_is_an_error_in_either_form(app: Starlette, console: Console, backend: FakeBackend) -> None:
+    def die_once(**fields: Any) -> httpx.Response:
+        backend.words = ("The ", RuntimeError("CUDA error"))
+        response = _ask(app, **fields)
+        backend.words = ("fine",)
+        await_ready(console)
+        return response
+
+    whole = die_once()
+    assert whole.status_code == 500
+    assert whole.json()["error"]["code"] == WorkerDiedError.code
+    streamed = _events(die_once(stream=True))
+    assert "the worker of m died" in streamed[-1]["error"]["message"]
+    assert _ask(app).status_code == 200
+
+
+async def _leave(app: Starlette, body: dict[str, Any], after_messages: int, spec_version: str) -> None:
+    """Speak ASGI as a server does whose client leaves after so many messages of the answer."""
+    sent: list[Any] = []
+    has_left = asyncio.Event()
+    received = iter([{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}])
+    if after_messages == 0:
+        has_left.set()
+
+    async def receive() -> Any:
+        for message in received:
+            return message
+        await has_left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        await asyncio.sleep(0)
+        if has_left.is_set() and spec_version >= "2.4":
+            raise OSError("the client has left")
+        sent.append(message)
+        if len(sent) >= after_messages:
+            has_left.set()
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": spec_version},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": _PATH,
+        "raw_path": _PATH.encode(),
+        "root_path": "",
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json")],
+    }
+    with suppress(ClientDisconnect):
+        await app(scope, receive, send)
+
+
+@pytest.mark.parametrize("spec_version", ["2.3", "2.4"])
+@pytest.mark.parametrize("after_messages", [0, 1, 2])
+def test_a_client_that_leaves_a_stream_cancels(
+    app: Starlette, console: Console, after_messages: int, backend: FakeBackend, spec_version: str
+) -> None:
+    """Also one that has left before the first event."""
+    backend.words = ["word "] * 5_000
+    asyncio.run(asyncio.wait_for(_leave(app, _body(stream=True), after_messages, spec_version), 20))
+    wait_until(lambda: console.engine.requests() == ())
+    console.records.flush()
+    assert [record.status.value for record in console.records.recent()] == ["cancelled"]
+
+
+def _send(url: str, body: dict[str, Any]) -> socket.socket:
+    host, _, port = url.removeprefix("http://").partition(":")
+    raw = json.dumps(body).encode()
+    connection = socket.create_connection((host, int(port)), timeout=10)
+    head = (
+        f"POST {_PATH} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(raw)}\r\n\r\n"
+    )
+    connection.sendall(head.encode() + raw)
+    return connection
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_connection_that_breaks_cancels(app: Starlette, console: Console, backend: FakeBackend, stream: bool) -> None:
+    backend.gate.clear()
+    with serve(app) as url:
+        with _send(url, _body(stream=stream)) as connection:
+            if stream:
+                assert b"200 OK" in connection.recv(4_096)
+            wait_until(lambda: len(console.engine.requests()) == 1)
+        wait_until(lambda: console.engine.requests() == ())
+    assert console.engine.instances()[0].num_restarts == 0
+
+
+def test_a_stream_left_midway_by_the_openai_client(client: openai.OpenAI, tiny_console: Console) -> None:
+    stream: Any = client.chat.completions.create(
+        model="tiny",
+        messages=_QUESTION,
+        stream=True,
+        max_tokens=1_800,
+        logit_bias=_NO_END,
+    )
+    for _ in zip(range(3), stream, strict=False):
+        pass
+    stream.close()
+    wait_until(lambda: tiny_console.engine.requests() == ())
+
+
+def test_the_openai_client_chats(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model="tiny",
+        messages=_QUESTION,
+        max_tokens=20,
+        seed=7,
+        logit_bias=_NO_END,
+    )
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 20
+    assert answer.usage.prompt_tokens > 20
+    assert answer.choices[0].message.role == "assistant"
+
+
+def test_the_openai_client_streams_the_same_answer(client: openai.OpenAI) -> None:
+    fields: dict[str, Any] = {"model": "tiny", "messages": _QUESTION, "max_tokens": 20, "seed": 7, "temperature": 1.1}
+    whole = client.chat.completions.create(**fields)
+    chunks = list(client.chat.completions.create(**fields, stream=True, stream_options={"include_usage": True}))
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text == whole.choices[0].message.content
+    assert chunks[-1].usage == whole.usage
+    assert chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason
+
+
+def test_logprobs_in_both_forms(client: openai.OpenAI) -> None:
+    fields: dict[str, Any] = {
+        "model": "tiny",
+        "messages": _QUESTION,
+        "max_tokens": 6,
+        "temperature": 0,
+        "logprobs": True,
+        "top_logprobs": 2,
+    }
+    whole = client.chat.completions.create(**fields, logit_bias=_NO_END).choices[0].logprobs.content
+    assert len(whole) == 6
+    for item in whole:
+        assert len(item.top_logprobs) == 2
+        assert item.logprob <= item.top_logprobs[0].logprob <= 0
+        assert bytes(item.bytes).decode() == item.token
+    chunks = client.chat.completions.create(**fields, logit_bias=_NO_END, stream=True)
+    streamed = [item for chunk in chunks if chunk.choices[0].logprobs for item in chunk.choices[0].logprobs.content]
+    assert streamed == whole
+
+
+def test_a_stop_string(client: openai.OpenAI) -> None:
+    fields: dict[str, Any] = {"model": "tiny", "messages": _QUESTION, "max_tokens": 60, "seed": 1, "top_p": 0.9}
+    whole = client.chat.completions.create(**fields, logit_bias=_NO_END).choices[0].message.content
+    stop = whole[20:23]
+    stopped = client.chat.completions.create(**fields, logit_bias=_NO_END, stop=stop).choices[0]
+    assert stopped.finish_reason == "stop"
+    assert stopped.message.content == whole[: whole.index(stop)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "param", "code"),
+    [
+        ({"temperature": 7}, openai.BadRequestError, "temperature", "invalid_request"),
+        ({"max_tokens": 100_000}, openai.BadRequestError, "max_tokens", "context_length_exceeded"),
+        (
+            {"messages": [{"role": "user", "content": "x" * 3_000}]},
+            openai.BadRequestError,
+            "messages",
+            "context_length_exceeded",
+        ),
+        ({"tools": []}, openai.BadRequestError, "tools", "invalid_request"),
+        ({"model": "gpt-5"}, openai.NotFoundError, None, "model_not_found"),
+    ],
+)
+def test_errors_as_the_openai_client_sees_them(
+    client: openai.OpenAI, fields: dict[str, Any], kind: type[openai.APIStatusError], param: str | None, code: str
+) -> None:
+    with pytest.raises(kind) as refusal:
+        client.chat.completions.create(**{"model": "tiny", "messages": _QUESTION, **fields})
+    assert (refusal.value.param, refusal.value.code) == (param, code)
+
+
+def test_a_deadline_is_504(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.APIStatusError) as refusal:
+        client.chat.completions.create(
+            model="tiny",
+            messages=_QUESTION,
+            max_tokens=1_800,
+            logit_bias=_NO_END,
+            extra_body={"timeout_s": 0.1},
+        )
+    assert refusal.value.status_code == 504
+    assert refusal.value.code == "deadline_exceeded"
+
+
+def test_many_clients_at_once(tiny_url: str, client: openai.OpenAI) -> None:
+    fields: dict[str, Any] = {"model": "tiny", "messages": _QUESTION, "max_tokens": 15, "seed": 3}
+    alone = client.chat.completions.create(**fields).choices[0].message.content
+
+    async def ask_all() -> list[Any]:
+        async with openai.AsyncOpenAI(base_url=f"{tiny_url}/v1", api_key="unused", max_retries=0) as many:
+            return await asyncio.gather(*(many.chat.completions.create(**fields) for _ in range(12)))
+
+    answers = asyncio.run(asyncio.wait_for(ask_all(), 60))
+    assert {answer.choices[0].message.content for answer in answers} == {alone}
+
+
+@pytest.mark.model
+def test_the_sample_model_through_the_openai_client(sample_console: Console) -> None:
+    (instance,) = sample_console.engine.instances()
+    with (
+        serve(build_app(sample_console)) as url,
+        openai.OpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0) as client,
+    ):
+        answer = client.chat.completions.create(
+            model=instance.name,
+            messages=_QUESTION,
+            temperature=0,
+            max_tokens=12,
+        )
+    assert "Paris" in str(answer.choices[0].message.content)

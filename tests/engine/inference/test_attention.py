@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.inference.attention import CacheShape, PackedBatch, SequenceCache, Span, attend
+
+_SHAPE = CacheShape(num_layers=2, num_kv_heads=2, head_dim=8, dtype=torch.float32, device=torch.device("cpu"))
+_NUM_HEADS = 4
+Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+_MODULE: Any = SimpleNamespace(layer_idx=1)
+
+
+def _random(num_heads: int, num_tokens: int, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(1, num_heads, num_tokens, _SHAPE.head_dim, generator=generator)
+
+
+def _inputs(num_tokens: int, seed: int = 0) -> Inputs:
+    kv_heads = _SHAPE.num_kv_heads
+    return (
+        _random(_NUM_HEADS, num_tokens, 3 * seed),
+        _random(kv_heads, num_tokens, 3 * seed + 1),
+        _random(kv_heads, num_tokens, 3 * seed + 2),
+    )
+
+
+def _reference(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, window: int | None
+) -> torch.Tensor:
+    """Attention by its definition, in double precision; (1, tokens, heads, head dim)."""
+    num_tokens, groups = query.shape[2], query.shape[1] // key.shape[1]
+    keys, values = (tensor.repeat_interleave(groups, dim=1).double() for tensor in (key, value))
+    position = torch.arange(num_tokens)
+    distance = position[:, None] - position[None, :]
+    is_seen = (distance >= 0) if window is None else (distance >= 0) & (distance < window)
+    scores = (query.double() @ keys.transpose(-1, -2) * scale).masked_fill(~is_seen, -math.inf)
+    return (scores.softmax(-1) @ values).transpose(1, 2).float()
+
+
+def _run(inputs: Inputs, cuts: list[int], window: int | None = None) -> torch.Tensor:
+    query, key, value = inputs
+    cache = SequenceCache(_SHAPE, 1)
+    outputs = []
+    for start, stop in zip([0, *cuts], [*cuts, query.shape[2]], strict=True):
+        cache.reserve(stop)
+        cache.length = stop
+        batch = PackedBatch([Span(cache, 0, stop - start, start)])
+        part = [tensor[:, :, start:stop] for tensor in (query, key, value)]
+        output, weights = attend(
+            _MODULE, part[0], part[1], part[2], None, packed_batch=batch, scaling=0.3, sliding_window=window
+        )
+        assert weights is None
+        outputs.append(output)
+    return torch.cat(outputs, dim=1)
+
+
+@pytest.mark.parametrize("window", [None, 1, 5, 20, 200])
+@pytest.mark.parametrize(
+    "cuts", [[], [7], [16, 32], list(range(1, 40)), [30, 31, 32, 33]], ids=["one go", "2", "3", "decode", "mixed"]
+)
+def test_equals_the_definition(cuts: list[int], window: int | None) -> None:
+    inputs = _inputs(40)
+    expected = _reference(*inputs, 0.3, window)
+    torch.testing.assert_close(_run(inputs, cuts, window), expected, rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=20)
+@given(
+    cuts=st.lists(st.integers(1, 29), unique=True, max_size=6).map(sorted),
+    window=st.one_of(st.none(), st.integers(1, 35)),
+)
+def test_any_cutting_gives_the_same(cuts: list[int], window: int | None) -> None:
+    inputs = _inputs(30, seed=1)
+    expected = _reference(*inputs, 0.3, window)
+    torch.testing.assert_close(_run(inputs, cuts, window), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_requests_in_one_batch_do_not_see_each_other() -> None:
+    lengths = [5, 1, 12]
+    parts = [_inputs(length, seed) for seed, length in enumerate(lengths)]
+    alone = [_run(part, []) for part in parts]
+    packed = [torch.cat(tensors, dim=2) for tensors in zip(*parts, strict=True)]
+    spans, begin = [], 0
+    for length in lengths:
+        spans.append(Span(SequenceCache(_SHAPE, length), begin, begin + length, 0))
+        begin += length
+    together, _ = attend(_MODULE, packed[0], packed[1], packed[2], None, packed_batch=PackedBatch(spans), scaling=0.3)
+    assert torch.equal(together, torch.cat(alone, dim=1))
+
+
+def test_growth_keeps_contents() -> None:
+    cache = SequenceCache(_SHAPE, 10)
+    _, keys, values = _inputs(64)
+    cache.write(0, 0, keys[0], values[0])
+    cache.write(1, 0, values[0], keys[0])
+    cache.length = 64
+    before = cache.capacity
+    cache.reserve(before)
+    assert cache.capacity == before
+    cache.reserve(before + 1)
+    assert cache.capacity >= before * 1.5
+    assert torch.equal(cache.read(0, 0, 64)[0], keys)
+    assert torch.equal(cache.read(1, 10, 20)[0], values[:, :, 10:20])
+    assert torch.equal(cache.read(1, 0, 64)[1], keys)
+
+
+@given(steps=st.lists(st.integers(1, 90), min_size=1, max_size=6))
+def test_a_cache_that_grows_step_by_step_holds_everything(steps: list[int]) -> None:
+    total = sum(steps)
+    _, keys, values = _inputs(total)
+    cache, past = SequenceCache(_SHAPE, 1), 0
+    for step in steps:
+        cache.reserve(past + step)
+        cache.write(1, past, keys[0, :, past : past + step], values[0, :, past : past + step])
+        past = cache.length = past + step
+        assert cache.capacity >= past
+    read_keys, read_values = cache.read(1, 0, total)
+    assert torch.equal(read_keys, keys)
+    assert torch.equal(read_values, values)
+
+
+def test_bytes_per_token() -> None:
+    assert _SHAPE.bytes_per_token == 2 * 2 * 2 * 8 * 4
+    cache = SequenceCache(_SHAPE, 64)
+    assert cache._data.nbytes == 64 * _SHAPE.bytes_per_token
+
+
+@pytest.mark.parametrize("extra", [{"softcap": 30.0}, {"s_aux": torch.zeros(4)}])
+def test_what_is_not_supported_is_refused(extra: dict[str, Any]) -> None:
+    batch = PackedBatch([Span(SequenceCache(_SHAPE, 4), 0, 4, 0)])
+    with pytest.raises(NotImplementedError, match="soft cap or sinks"):
+        attend(_MODULE, *_inputs(4), None, packed_batch=batch, **extra)

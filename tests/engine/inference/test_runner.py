@@ -1,0 +1,408 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.backend import prepare_sequence
+from engine.clock import SystemClock
+from engine.config import Settings
+from engine.errors import InstanceNotReadyError, InvalidRequestError, QueueFullError
+from engine.inference.request import Delta, Finished, FinishReason, Message, Request, SamplingParams, Timing, TokenInfo
+from engine.inference.runner import Runner
+from engine.inference.sequence import Sequence
+from engine.models.loader import LoadedModel
+from engine.scheduling.admission import Limits
+from tests.fakes import FakeClock
+
+_LIMITS = Limits(max_running=4, max_waiting=8, chunk_tokens=32, cache_tokens=8_000)
+_LONG = "The quick brown fox jumps over the lazy dog. " * 3
+_GREEDY = SamplingParams(temperature=0.0, max_tokens=24)
+_names = count()
+
+
+class Bench:
+    """A runner that the test steps by hand, with its clock and the ends it reported."""
+
+    def __init__(self, loaded: LoadedModel, limits: Limits = _LIMITS, clock: Any = None) -> None:
+        self.loaded = loaded
+        self.clock: Any = clock or FakeClock()
+        self.ended: list[Finished] = []
+        self.runner = Runner(loaded, limits, self.clock, lambda _sequence, finished: self.ended.append(finished))
+
+    def submit(self, prompt: str = "Hi", sampling: SamplingParams = _GREEDY, timeout_s: float = 60.0) -> Sequence:
+        request = Request("tiny", (Message("user", prompt),), sampling, timeout_s, request_id=f"r{next(_names)}")
+        timing = Timing(self.clock.wall(), self.clock.monotonic())
+        sequence = prepare_sequence(self.loaded, self.runner.limits, request, timing, Settings())
+        self.runner.submit(sequence)
+        return sequence
+
+    def run(self, limit: int = 2_000) -> None:
+        for _ in range(limit):
+            if not self.runner.step():
+                return
+        raise AssertionError("the runner never ran dry")
+
+
+@pytest.fixture
+def bench(tiny: LoadedModel) -> Bench:
+    return Bench(tiny)
+
+
+def _tokens(sequence: Sequence) -> list[TokenInfo]:
+    return [token for event in sequence.stream.poll() if isinstance(event, Delta) for token in event.tokens]
+
+
+def _text(sequence: Sequence) -> str:
+    return "".join(event.text for event in sequence.stream.poll() if isinstance(event, Delta))
+
+
+def _reason(sequence: Sequence) -> FinishReason | None:
+    return None if sequence.stream.finished is None else sequence.stream.finished.reason
+
+
+def _generate(loaded: LoadedModel, prompt: str, num_tokens: int) -> list[int]:
+    """The peer: transformers' own greedy search."""
+    model = loaded.model
+    before = model.config._attn_implementation
+    model.set_attn_implementation("sdpa")
+    try:
+        text = loaded.tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+        )
+        ids = loaded.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        output = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=num_tokens, do_sample=False, pad_token_id=0
+        )
+        return [int(token_id) for token_id in output[0, ids.shape[1] :]]
+    finally:
+        model.set_attn_implementation(before)
+
+
+@pytest.mark.parametrize("prompt", ["Hi", "What is the capital of France?", _LONG])
+def test_greedy_equals_generate(bench: Bench, prompt: str) -> None:
+    sequence = bench.submit(prompt, replace(_GREEDY, max_tokens=60))
+    bench.run()
+    produced = [token.token_id for token in _tokens(sequence)]
+    expected = _generate(bench.loaded, prompt, 60)
+    assert produced == expected
+
+
+def _ask_all(bench: Bench, questions: Iterable[tuple[str, SamplingParams]], joins: Iterable[int]) -> list[Sequence]:
+    """Submit each question after so many more steps; all that run share their batches."""
+    sequences = []
+    for (prompt, sampling), num_steps in zip(questions, joins, strict=True):
+        for _ in range(num_steps):
+            bench.runner.step()
+        sequences.append(bench.submit(prompt, sampling))
+    bench.run()
+    return sequences
+
+
+def _answer(sequence: Sequence) -> tuple[list[tuple[int, float | None]], str]:
+    events = [event for event in sequence.stream.poll() if isinstance(event, Delta)]
+    tokens = [(token.token_id, token.logprob) for event in events for token in event.tokens]
+    return tokens, "".join(event.text for event in events)
+
+
+def _seeded(seed: int, **fields: Any) -> SamplingParams:
+    return SamplingParams(seed=seed, top_logprobs=2, max_tokens=30, logit_bias={257: -100.0}, **fields)
+
+
+@pytest.mark.parametrize("prompt", ["Hi", _LONG])
+@pytest.mark.parametrize("fields", [{}, {"temperature": 0.0}, {"top_p": 0.9, "top_k": 40, "repetition_penalty": 1.3}])
+def test_same_seed_same_bits_alone_and_in_a_batch(tiny: LoadedModel, prompt: str, fields: dict[str, Any]) -> None:
+    alone = _answer(_ask_all(Bench(tiny), [(prompt, _seeded(7, **fields))], [0])[0])
+    others = [(_LONG + str(index), _seeded(index)) for index in range(3)]
+    questions = [others[0], (prompt, _seeded(7, **fields)), others[1], others[2]]
+    for joins in ([0, 0, 0, 0], [0, 3, 1, 9], [0, 12, 2, 2]):
+        together = _ask_all(Bench(tiny), questions, joins)
+        assert _answer(together[1]) == alone
+
+
+@settings(max_examples=12)
+@given(data=st.data())
+def test_any_company_leaves_an_answer_as_it_is(tiny: LoadedModel, data: st.DataObject) -> None:
+    target = (_LONG[:50], _seeded(3, top_p=0.95))
+    alone = _answer(_ask_all(Bench(tiny), [target], [0])[0])
+    prompts = data.draw(st.lists(st.text("abcdefgh ", min_size=1, max_size=90).filter(str.strip), max_size=5))
+    questions = [(prompt, _seeded(index)) for index, prompt in enumerate(prompts)]
+    place = data.draw(st.integers(0, len(questions)))
+    questions.insert(place, target)
+    joins = data.draw(st.lists(st.integers(0, 8), min_size=len(questions), max_size=len(questions)))
+    bench = Bench(tiny)
+    sequences = _ask_all(bench, questions, joins)
+    assert _answer(sequences[place]) == alone
+
+
+def test_other_seeds_give_other_answers(bench: Bench) -> None:
+    first, second = (bench.submit("Hi", _seeded(seed)) for seed in (1, 2))
+    bench.run()
+    assert _answer(first) != _answer(second)
+
+
+def test_logprobs_come_with_every_token(bench: Bench) -> None:
+    sequence = bench.submit("Hi", SamplingParams(temperature=0.0, max_tokens=5, top_logprobs=3))
+    bench.run()
+    for token in _tokens(sequence):
+        assert token.logprob is not None
+        assert token.logprob == max(value for _, _, value in token.top)
+        assert len(token.top) == 3
+        assert token.top[0][:2] == (token.token_id, token.text)
+
+
+def test_max_tokens_is_exact(bench: Bench) -> None:
+    sequence = bench.submit("Hi", SamplingParams(max_tokens=9, seed=1, logit_bias={257: -100.0}))
+    bench.run()
+    assert len(_tokens(sequence)) == 9
+    assert _reason(sequence) is FinishReason.LENGTH
+    assert bench.ended[0].num_output_tokens == 9
+
+
+def test_an_end_token_stops(bench: Bench) -> None:
+    sequence = bench.submit("Hi", SamplingParams(temperature=0.0, logit_bias={257: 100.0}))
+    bench.run()
+    finished = sequence.stream.finished
+    assert finished is not None
+    assert (finished.reason, finished.num_output_tokens) == (FinishReason.STOP, 1)
+    assert _text(sequence) == ""
+
+
+def test_a_stop_string_over_several_tokens(bench: Bench) -> None:
+    banned = dict.fromkeys(range(258), -100.0)
+    letters = {int(bench.loaded.tokenizer(letter)["input_ids"][0]): 0.0 for letter in "ab"}
+    params = SamplingParams(seed=5, max_tokens=200, stop=("abba",), logit_bias={**banned, **letters})
+    stopped, free = bench.submit("Hi", params), bench.submit("Hi", replace(params, stop=()))
+    bench.run()
+    whole = _text(free)
+    assert "abba" in whole
+    assert _text(stopped) == whole.partition("abba")[0]
+    assert _reason(stopped) is FinishReason.STOP
+
+
+def test_cancel_frees_within_one_step(bench: Bench) -> None:
+    leaves, stays = (bench.submit("Hi", _seeded(index)) for index in range(2))
+    bench.runner.step()
+    assert bench.runner.cancel(leaves.request_id)
+    bench.runner.step()
+    assert [sequence.request_id for sequence in bench.runner.requests()] == [stays.request_id]
+    assert (_reason(leaves), leaves._cache) == (FinishReason.CANCELLED, None)
+    assert not bench.runner.cancel(leaves.request_id)
+    assert leaves.num_output_tokens == 1
+
+
+def test_cancel_in_the_queue_and_before_the_first_step(tiny: LoadedModel) -> None:
+    bench = Bench(tiny, replace(_LIMITS, max_running=1))
+    sequences = [bench.submit("Hi", _seeded(index)) for index in range(3)]
+    assert bench.runner.cancel(sequences[2].request_id)
+    bench.runner.step()
+    sequences[1].stream.close()
+    bench.runner.step()
+    assert [_reason(sequence) for sequence in sequences] == [None, FinishReason.CANCELLED, FinishReason.CANCELLED]
+    assert sequences[1].timing.scheduled_s is None
+
+
+def test_cancel_during_a_long_prompt(bench: Bench) -> None:
+    sequence = bench.submit(_LONG)
+    bench.runner.step()
+    assert (sequence.num_computed, sequence.num_output_tokens) == (32, 0)
+    sequence.stream.close()
+    assert not bench.runner.step()
+    assert _reason(sequence) is FinishReason.CANCELLED
+
+
+def test_nothing_is_freed_but_what_was_cancelled(tiny: LoadedModel) -> None:
+    bench = Bench(tiny, replace(_LIMITS, max_running=1))
+    first, second = (bench.submit("Hi", _seeded(index)) for index in range(2))
+    bench.runner.step()
+    bench.runner.cancel(first.request_id)
+    bench.run()
+    assert _reason(second) is FinishReason.LENGTH
+
+
+def test_cancelling_what_is_not_there(bench: Bench) -> None:
+    assert bench.runner.cancel("req-unknown") is False
+
+
+def test_deadline_while_running(bench: Bench) -> None:
+    late, patient = bench.submit("Hi", _seeded(1), timeout_s=5), bench.submit("Hi", _seeded(2), timeout_s=50)
+    bench.runner.step()
+    bench.clock.advance(5)
+    bench.runner.step()
+    assert (_reason(late), _reason(patient)) == (FinishReason.DEADLINE, None)
+    assert late.stream.finished is not None
+    assert late.stream.finished.error == "the request did not finish within 5 s"
+    bench.run()
+    assert _reason(patient) is FinishReason.LENGTH
+
+
+def test_deadline_in_the_queue(tiny: LoadedModel) -> None:
+    bench = Bench(tiny, replace(_LIMITS, max_running=1))
+    bench.submit("Hi", _seeded(1))
+    waits = bench.submit("Hi", _seeded(2), timeout_s=5)
+    bench.runner.step()
+    bench.clock.advance(6)
+    bench.runner.step()
+    assert _reason(waits) is FinishReason.DEADLINE
+    assert waits.timing.scheduled_s is None
+
+
+def test_times_are_in_order(tiny: LoadedModel) -> None:
+    bench = Bench(tiny, clock=SystemClock())
+    bench.submit(_LONG)
+    bench.run()
+    timing = bench.ended[0].timing
+    moments = [timing.received_s, timing.scheduled_s, timing.first_token_s, timing.last_token_s, timing.finished_s]
+    assert None not in moments
+    assert moments == sorted(moments, key=lambda moment: moment or 0.0)
+
+
+def test_queue_is_bounded(tiny: LoadedModel) -> None:
+    bench = Bench(tiny, replace(_LIMITS, max_running=1, max_waiting=1))
+    bench.submit()
+    bench.submit()
+    with pytest.raises(QueueFullError, match="at most 1 may: try again later or raise CONSOLE_MAX_WAITING"):
+        bench.submit()
+    bench.runner.step()
+    with pytest.raises(QueueFullError):
+        bench.submit()
+    bench.run()
+    bench.submit()
+
+
+def test_no_queue_at_all(tiny: LoadedModel) -> None:
+    bench = Bench(tiny, replace(_LIMITS, max_running=1, max_waiting=0))
+    bench.submit()
+    with pytest.raises(QueueFullError):
+        bench.submit()
+
+
+def test_an_id_that_runs_already_is_refused(bench: Bench) -> None:
+    sequence = bench.submit()
+    with pytest.raises(InvalidRequestError, match="is running already") as refusal:
+        bench.runner.submit(sequence)
+    assert refusal.value.param == "request_id"
+    bench.runner.step()
+    with pytest.raises(InvalidRequestError):
+        bench.runner.submit(sequence)
+    bench.run()
+    assert _reason(sequence) is not None
+
+
+def test_requests_start_in_order_of_arrival(tiny: LoadedModel) -> None:
+    bench = Bench(tiny, replace(_LIMITS, max_running=2))
+    for index in range(6):
+        bench.submit("Hi", replace(_seeded(index), max_tokens=3))
+    bench.run()
+    started = [finished.request_id for finished in bench.ended]
+    assert started == sorted(started, key=lambda name: int(name[1:]))
+
+
+def test_cache_budget_holds_back_the_next(tiny: LoadedModel) -> None:
+    bench = Bench(tiny, replace(_LIMITS, cache_tokens=200))
+    first, second = (bench.submit("Hi", replace(_seeded(index), max_tokens=100)) for index in range(2))
+    bench.runner.step()
+    stats = bench.runner.stats()
+    assert (stats.num_running, stats.num_waiting) == (1, 1)
+    assert stats.held_back is not None
+    assert "tokens of cache are needed" in stats.held_back
+    assert stats.cache_tokens_reserved <= stats.cache_tokens_total == 200
+    bench.run()
+    assert [_reason(sequence) for sequence in (first, second)] == [FinishReason.LENGTH] * 2
+
+
+def test_a_prompt_does_not_hold_up_those_who_write(bench: Bench) -> None:
+    writes = bench.submit("Hi", _seeded(1))
+    while writes.num_output_tokens == 0:
+        bench.runner.step()
+    bench.submit(_LONG)
+    before = writes.num_output_tokens
+    for step in range(1, 4):
+        bench.runner.step()
+        assert writes.num_output_tokens == before + step
+
+
+def test_an_answer_longer_than_its_first_cache(bench: Bench) -> None:
+    params = SamplingParams(temperature=0.0, max_tokens=400, logit_bias={257: -100.0})
+    sequence = bench.submit("Hi", params)
+    bench.run()
+    produced = [token.token_id for token in _tokens(sequence)]
+    assert len(produced) == 400
+
+
+def test_logits_that_are_not_finite_end_only_their_request(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    good, bad = bench.submit("Hi", _seeded(1)), bench.submit("Hi", _seeded(2))
+    real = bench.runner._forward
+
+    def poisoned(chunks: Any) -> Any:
+        complete, logits = real(chunks)
+        logits = logits.clone()
+        for index, sequence in enumerate(complete):
+            if sequence is bad:
+                logits[index] = float("nan")
+        return complete, logits
+
+    monkeypatch.setattr(bench.runner, "_forward", poisoned)
+    bench.run()
+    assert (_reason(good), _reason(bad)) == (FinishReason.LENGTH, FinishReason.ERROR)
+    assert bad.stream.finished is not None
+    assert "not finite" in str(bad.stream.finished.error)
+
+
+def test_close_cancels_or_fails_what_is_here(tiny: LoadedModel) -> None:
+    for error, reason in ((None, FinishReason.CANCELLED), ("the worker died", FinishReason.ERROR)):
+        bench = Bench(tiny, replace(_LIMITS, max_running=1))
+        sequences = [bench.submit("Hi", _seeded(index)) for index in range(3)]
+        bench.runner.step()
+        bench.runner.close(error)
+        assert [_reason(sequence) for sequence in sequences] == [reason] * 3
+        assert {finished.error for finished in bench.ended} == {error}
+        assert bench.runner.requests() == []
+        with pytest.raises(InstanceNotReadyError, match="tiny has stopped"):
+            bench.submit()
+
+
+def test_refuse_ends_the_wait(bench: Bench) -> None:
+    bench.runner.refuse()
+    bench.runner.wait(60)
+    with pytest.raises(InstanceNotReadyError):
+        bench.submit()
+
+
+def test_an_arrival_ends_the_wait(bench: Bench) -> None:
+    bench.submit()
+    bench.runner.wait(60)
+
+
+def test_idle_step_says_so(bench: Bench) -> None:
+    assert bench.runner.step() is False
+    assert bench.runner.stats().num_steps == 0
+
+
+@pytest.mark.model
+def test_greedy_equals_generate_on_the_sample_model(sample_loaded: LoadedModel) -> None:
+    bench = Bench(sample_loaded)
+    prompt = "What is the capital of France?"
+    other = bench.submit("Count to ten.", replace(_GREEDY, max_tokens=6))
+    sequence = bench.submit(prompt)
+    bench.run()
+    produced = [token.token_id for token in _tokens(sequence)]
+    assert "Paris" in sample_loaded.tokenizer.decode(produced)
+    assert _reason(other) is FinishReason.LENGTH
+    expected = _generate(sample_loaded, prompt, 24)
+    assert produced == expected
+
+
+@pytest.mark.model
+def test_same_bits_on_the_sample_model(sample_loaded: LoadedModel) -> None:
+    params = SamplingParams(temperature=1.0, top_p=0.95, seed=4, max_tokens=10, top_logprobs=1)
+    questions = [("Tell me a story about a fox. " * 8, params), ("Why is the sky blue?", params), ("Hi", params)]
+    alone = _answer(_ask_all(Bench(sample_loaded), [questions[1]], [0])[0])
+    together = _ask_all(Bench(sample_loaded), questions, [0, 2, 2])
+    assert _answer(together[1]) == alone
