@@ -13,7 +13,7 @@ import uvicorn
 from dashboard.resources import give_console
 from engine import Settings, open_console
 from engine.api.app import Api
-from engine.cli import configure_logging, listen_or_exit, settings_or_exit
+from engine.cli import configure_logging, listen_or_exit, prepare_home_or_exit, settings_or_exit
 
 _ENTRYPOINT = Path(__file__).with_name("app.py")
 
@@ -41,6 +41,7 @@ def main() -> None:
     """Serve until told to stop."""
     settings = settings_or_exit("python -m dashboard")
     configure_logging(settings)
+    prepare_home_or_exit(settings)
     listener = listen_or_exit(settings)
     print(f"AutoGLM Console: http://{settings.host}:{settings.port}", flush=True)
     config = uvicorn.Config(build_app(settings), log_config=None, timeout_graceful_shutdown=10)

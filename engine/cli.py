@@ -10,7 +10,8 @@ import sys
 from collections.abc import Sequence
 
 from engine.config import Settings, load_settings
-from engine.errors import SettingsError
+from engine.console import prepare_home
+from engine.errors import SettingsError, StoreError
 
 _FLAGS = ("host", "port", "model", "model-name", "device", "dtype", "home", "log-level")
 
@@ -36,6 +37,14 @@ def settings_or_exit(program: str) -> Settings:
     try:
         return parse_settings(program)
     except SettingsError as error:
+        sys.exit(_refuse(str(error)))
+
+
+def prepare_home_or_exit(settings: Settings) -> None:
+    """Make the home folder, or refuse on standard error with exit code 2."""
+    try:
+        prepare_home(settings.home)
+    except StoreError as error:
         sys.exit(_refuse(str(error)))
 
 

@@ -78,6 +78,13 @@ class Settings(BaseSettings):
             return tuple(key.strip() for key in value.split(",") if key.strip())
         return value
 
+    @field_validator("api_keys")
+    @classmethod
+    def _sendable(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(not key.get_secret_value().isascii() for key in keys):
+            raise ValueError("a key has a character outside ASCII, which no HTTP header can carry: choose another key")
+        return keys
+
     @field_validator("home")
     @classmethod
     def _absolute(cls, value: Path) -> Path:

@@ -56,16 +56,13 @@ def open_console(settings: Settings, clock: Clock | None = None) -> Console:
     A model that cannot be found becomes a notice on the pages instead of an end: the console is where it is mended.
 
     Raises:
-        StoreError: the home folder or the state store cannot be used.
+        StoreError: the home folder cannot be created.
     """
     clock = clock or SystemClock()
     prepare_home(settings.home)
     records = RecordStore.open(settings.home / RECORDS_FILE)
-    try:
-        database = open_database(sqlite_url(settings.home / STATE_FILE))
-    except ConsoleError:
-        records.close()
-        raise
+    notices = [records.warning] if records.warning else []
+    database = _open_state(settings.home / STATE_FILE, notices)
     nvml = Nvml(clock=clock)
     console = Console(
         settings=settings,
@@ -78,12 +75,21 @@ def open_console(settings: Settings, clock: Clock | None = None) -> Console:
         sampler=Sampler(
             HostReader(settings.home, clock), ProcessReader(clock), nvml, settings.telemetry_interval_s, clock
         ),
+        notices=notices,
     )
-    if records.warning:
-        console.notices.append(records.warning)
     console.sampler.start()
     _load_first_model(console)
     return console
+
+
+def _open_state(file: Path, notices: list[str]) -> Database:
+    """The state store, or one in memory with a notice when the file cannot be used; the file stays as it is."""
+    try:
+        return open_database(sqlite_url(file))
+    except StoreError as error:
+        logger.error("%s", error)
+        notices.append(f"Conversations are kept in memory only, until the console stops: {error}")
+        return open_database("sqlite://")
 
 
 def prepare_home(home: Path) -> None:

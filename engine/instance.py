@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 from engine.clock import Clock
-from engine.errors import ConsoleError, InstanceNotReadyError, WorkerDiedError
+from engine.errors import ConsoleError, InstanceNotReadyError, WeightsError, WorkerDiedError
 from engine.inference.request import Finished, Request, Timing
 from engine.inference.stats import RunnerStats
 from engine.models.spec import ModelInfo, ModelSpec
@@ -213,7 +213,11 @@ class Instance:
                 self._enter(InstanceState.STOPPED)
 
     def _load(self) -> bool:
-        with self._load_lock:
+        """Wait for the turn to load, and load; False when that failed or the instance was stopped before."""
+        while not self._load_lock.acquire(timeout=_IDLE_WAIT_S):
+            if self._stopping.is_set():
+                return False
+        try:
             self._enter(InstanceState.LOADING)
             try:
                 self._report("starting torch", None)
@@ -224,6 +228,8 @@ class Instance:
             except Exception as error:
                 logger.exception("loading %s failed", self.name)
                 self._enter(InstanceState.FAILED, f"loading failed: {type(error).__name__}: {error}")
+        finally:
+            self._load_lock.release()
         return self._loaded is not None
 
     def _serve(self) -> None:
@@ -232,7 +238,7 @@ class Instance:
             self._num_restarts = attempt
             began = self._clock.monotonic()
             reason = self._run_worker()
-            if self._stopping.is_set():
+            if self._stopping.is_set() or reason is None:
                 return
             if self._clock.monotonic() - began > _STEADY_S:
                 pause_s = _FIRST_PAUSE_S
@@ -242,8 +248,8 @@ class Instance:
                 return
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
-    def _run_worker(self) -> str:
-        """Warm up, serve until the worker ends, and say why it did."""
+    def _run_worker(self) -> str | None:
+        """Warm up, serve until the worker ends, and say why it did; None when trying again would not help."""
         backend, loaded = self._backend, self._loaded
         if backend is None or loaded is None:
             return "no model is loaded"
@@ -251,6 +257,9 @@ class Instance:
         try:
             runner = backend.start(loaded, self._on_finish)
             backend.warm_up(loaded, runner)
+        except WeightsError as error:
+            self._enter(InstanceState.FAILED, str(error))
+            return None
         except Exception as error:
             logger.exception("warming up %s failed", self.name)
             return f"the warm-up failed: {type(error).__name__}: {error}"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import streamlit as st
 
+from dashboard.components.instances import show_instance
+from dashboard.components.links import link_to
 from dashboard.components.parameters import Lane, choose_lane
-from engine import Console, InstanceInfo, InstanceState
-
-_WORKING = (InstanceState.PENDING, InstanceState.LOADING, InstanceState.WARMING)
+from engine import Console, InstanceState
 
 
 def choose_lanes(models: list[str], *, is_comparison: bool) -> list[Lane]:
@@ -41,14 +41,6 @@ def show_waiting(console: Console) -> None:
     instances = console.engine.instances()
     if not instances:
         st.info("No model is loaded. Load one to chat.", icon=":material/deployed_code:")
-        st.page_link("pages/models.py", label="Load a model", icon=":material/arrow_forward:")
+        link_to("models", "Load a model")
     for item in instances:
-        _show_progress(item)
-
-
-def _show_progress(item: InstanceInfo) -> None:
-    if item.state in _WORKING:
-        label = f"{item.name}: {item.stage or item.state.value}"
-        st.progress(item.progress if item.progress is not None else 0.0, f"{label} …")
-    else:
-        st.error(f"{item.name} is {item.state.value}: {item.reason or 'see the models page'}", icon=":material/error:")
+        show_instance(item, console.clock.wall())

@@ -5,13 +5,14 @@ from __future__ import annotations
 import uvicorn
 
 from engine.api.app import build_headless_app
-from engine.cli import configure_logging, listen_or_exit, settings_or_exit
+from engine.cli import configure_logging, listen_or_exit, prepare_home_or_exit, settings_or_exit
 
 
 def main() -> None:
     """Serve until told to stop."""
     settings = settings_or_exit("python -m engine.api")
     configure_logging(settings)
+    prepare_home_or_exit(settings)
     listener = listen_or_exit(settings)
     config = uvicorn.Config(build_headless_app(settings), log_config=None, timeout_graceful_shutdown=10)
     uvicorn.Server(config).run(sockets=[listener])

@@ -62,9 +62,7 @@ class CheckResult:
     taken_s: float
 
 
-def run_checks(
-    checks: Iterable[Check], timeout_s: float = 10.0, clock: Clock | None = None
-) -> tuple[CheckResult, ...]:
+def run_checks(checks: Iterable[Check], timeout_s: float = 10.0, clock: Clock | None = None) -> tuple[CheckResult, ...]:
     """Run all checks at once, each in a daemon thread, and give the results in the order of the checks.
 
     A check that raises, or is still running `timeout_s` seconds after its start, becomes an `ERROR` result. A

@@ -52,9 +52,7 @@ def judge_engine(engine: ContainerEngine) -> Finding:
     return Finding(CheckStatus.SKIP, engine.reason)
 
 
-def read_container_engine(
-    address: str | None = None, connect: Callable[..., Any] = docker.from_env
-) -> ContainerEngine:
+def read_container_engine(address: str | None = None, connect: Callable[..., Any] = docker.from_env) -> ContainerEngine:
     """Ask for the version of the engine at `address` ($DOCKER_HOST, else Docker's socket); none is no error.
 
     `connect` takes `timeout` (seconds) and `environment` as docker.from_env does.

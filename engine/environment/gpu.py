@@ -10,9 +10,7 @@ from engine.telemetry.nvml import GpuInventory, GpuReading, Nvml
 
 _NVIDIA_VENDOR = "0x10de"
 _DISPLAY_CLASS = "0x03"  # VGA and 3D controllers; the same cards carry audio and USB functions too
-_DRIVER_REMEDY = (
-    "Install or repair the NVIDIA driver and restart, then run `nvidia-smi` to see that it answers."
-)
+_DRIVER_REMEDY = "Install or repair the NVIDIA driver and restart, then run `nvidia-smi` to see that it answers."
 
 
 def gpu_checks(nvml: Nvml, pci_devices: Path = Path("/sys/bus/pci/devices")) -> tuple[Check, ...]:
@@ -53,9 +51,7 @@ def judge_devices(inventory: GpuInventory) -> Finding:
     broken = [str(gpu.index) for gpu in inventory.gpus if gpu.error is not None]
     if not broken:
         return Finding(CheckStatus.PASS, observed)
-    remedy = (
-        f"Look in `dmesg` for XID errors of GPU {', '.join(broken)}; reset it (`nvidia-smi -r`) or restart."
-    )
+    remedy = f"Look in `dmesg` for XID errors of GPU {', '.join(broken)}; reset it (`nvidia-smi -r`) or restart."
     return Finding(CheckStatus.FAIL, observed, remedy)
 
 
@@ -77,9 +73,7 @@ def judge_torch(build: TorchBuild | None, inventory: GpuInventory) -> Finding:
     compatibility), so the major versions decide.
     """
     if build is None:
-        return Finding(
-            CheckStatus.FAIL, "torch is not installed", "Run `make run`, which installs the pinned one."
-        )
+        return Finding(CheckStatus.FAIL, "torch is not installed", "Run `make run`, which installs the pinned one.")
     cuda = f"with CUDA {build.cuda_version}" if build.cuda_version else "without CUDA"
     observed = f"torch {build.version}, built {cuda}"
     if inventory.reason is not None:

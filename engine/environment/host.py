@@ -71,9 +71,7 @@ def judge_cpu(num_cores: int, isa: tuple[str, ...] | None, observed: str) -> Fin
         remedy = f"Give the process {MIN_CORES} or more cores: with one, generation starves the pages."
         return Finding(CheckStatus.WARN, observed, remedy)
     if isa is not None and not set(isa) & {"avx2", "avx512f", "neon"}:
-        remedy = (
-            "Use a processor with AVX2 (2013 or later), or a virtual machine type that passes it through."
-        )
+        remedy = "Use a processor with AVX2 (2013 or later), or a virtual machine type that passes it through."
         return Finding(CheckStatus.WARN, observed, remedy)
     return Finding(CheckStatus.PASS, observed)
 

@@ -38,13 +38,9 @@ def python_checks(requirements: Path = REQUIREMENTS) -> tuple[Check, ...]:
     """The checks of this interpreter against `requirements`, a file of pins."""
     wanted = ".".join(map(str, MIN_PYTHON))
     return (
-        Check(
-            "python.version", "Python version", f"{wanted} or newer", lambda: judge_version(current_python())
-        ),
+        Check("python.version", "Python version", f"{wanted} or newer", lambda: judge_version(current_python())),
         Check("python.venv", "Virtual environment", "in use", check_venv),
-        Check(
-            "python.pins", "Pinned packages", "each at its pinned version", lambda: check_pins(requirements)
-        ),
+        Check("python.pins", "Pinned packages", "each at its pinned version", lambda: check_pins(requirements)),
     )
 
 
@@ -59,9 +55,7 @@ def judge_version(version: tuple[int, int, int]) -> Finding:
     if version[:2] >= MIN_PYTHON:
         return Finding(CheckStatus.PASS, observed)
     wanted = ".".join(map(str, MIN_PYTHON))
-    return Finding(
-        CheckStatus.FAIL, observed, f"Install Python {wanted} or newer and make the environment anew."
-    )
+    return Finding(CheckStatus.FAIL, observed, f"Install Python {wanted} or newer and make the environment anew.")
 
 
 def check_venv() -> Finding:
@@ -146,9 +140,7 @@ def _compare(pin: str, installed: dict[str, str]) -> Mismatch | None:
         return None
     version = installed.get(canonicalize_name(requirement.name))
     if version is None:
-        return Mismatch(
-            f"{requirement.name} is not installed, pinned {requirement.specifier}", is_missing=True
-        )
+        return Mismatch(f"{requirement.name} is not installed, pinned {requirement.specifier}", is_missing=True)
     if requirement.specifier.contains(version, prereleases=True):
         return None
     return Mismatch(f"{requirement.name} {version}, pinned {requirement.specifier}", is_missing=False)

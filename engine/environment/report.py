@@ -45,9 +45,7 @@ def all_checks(home: Path, nvml: Nvml) -> tuple[Check, ...]:
     return (*host_checks(home), *python_checks(), *gpu_checks(nvml), *container_checks())
 
 
-def collect_report(
-    home: Path, nvml: Nvml, timeout_s: float = 10.0, clock: Clock | None = None
-) -> EnvironmentReport:
+def collect_report(home: Path, nvml: Nvml, timeout_s: float = 10.0, clock: Clock | None = None) -> EnvironmentReport:
     """Run every check, all at once; takes at most about `timeout_s` seconds, whatever hangs."""
     clock = clock or SystemClock()
     taken_at_s = clock.wall()

@@ -57,11 +57,11 @@ class SequenceCache:
         size = (shape.num_layers, 2, shape.num_kv_heads, rounded, shape.head_dim)
         return torch.empty(size, dtype=shape.dtype, device=shape.device)
 
-    def reserve(self, length: int) -> None:
-        """Make room for `length` tokens in all, keeping what is there."""
+    def reserve(self, length: int, limit: int) -> None:
+        """Make room for `length` tokens in all, keeping what is there, and for no more than `limit` ahead of need."""
         if length <= self.capacity:
             return
-        grown = self._allocate(max(length, int(self.capacity * _GROWTH)))
+        grown = self._allocate(max(length, min(limit, int(self.capacity * _GROWTH))))
         grown[:, :, :, : self.length] = self._data[:, :, :, : self.length]
         self._data = grown
 

@@ -76,7 +76,7 @@ class Sequence:
         if self._cache is None:
             first = self.num_prompt_tokens + min(self.max_tokens, _FIRST_ANSWER_TOKENS)
             self._cache = SequenceCache(shape, first)
-        self._cache.reserve(length)
+        self._cache.reserve(length, self.num_prompt_tokens + self.max_tokens)
         return self._cache
 
     def prompt_set(self, device: torch.device) -> torch.Tensor:

@@ -7,6 +7,8 @@ seconds too: the engine does so on the instance's own thread.
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gguf
 import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -23,7 +26,7 @@ from engine.inference import attention
 from engine.models.packing import can_pack, pack_linears
 from engine.models.spec import ModelInfo, ModelSpec
 from engine.weights.cache import WeightsCache
-from engine.weights.integrity import check_folder, check_gguf, sha256_of
+from engine.weights.integrity import check_folder, check_gguf
 from engine.weights.sources import Source, locate
 
 transformers.utils.logging.set_verbosity_error()
@@ -100,7 +103,7 @@ def _convert_gguf(file: Path, folder: Path, on_progress: Progress) -> None:
     """Unpack a GGUF file to bfloat16 safetensors."""
     on_progress("unpacking GGUF, once", None)
     where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
-    with _reported(on_progress, "unpacking GGUF, once"):
+    with _reported(on_progress, "unpacking GGUF, once"), _parsed_once():
         try:
             tokenizer = AutoTokenizer.from_pretrained(**where)
             model = AutoModelForCausalLM.from_pretrained(
@@ -167,10 +170,15 @@ def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
 
 
 def _revision(source: Source, files: list[Path]) -> str:
-    """What tells two versions of a model apart: the GGUF file's digest, else that of its config."""
+    """What tells two versions of a model apart on this machine: the GGUF file's digest, else one over the config and
+    the names, sizes and times of the weights, because reading them all takes seconds a gigabyte."""
     if source.gguf_file is not None:
         return files[0].parent.name[:12]
-    return sha256_of(files[0].parent / "config.json")[:12]
+    digest = hashlib.sha256((files[0].parent / "config.json").read_bytes())
+    for file in files:
+        stat = file.stat()
+        digest.update(f"{file.name}|{stat.st_size}|{stat.st_mtime_ns}".encode())
+    return digest.hexdigest()[:12]
 
 
 def _first_line(error: BaseException) -> str:
@@ -190,6 +198,19 @@ def _reported(on_progress: Progress, stage: str) -> Iterator[None]:
         yield
     finally:
         logging.set_tqdm_hook(previous)
+
+
+@contextmanager
+def _parsed_once() -> Iterator[None]:
+    """transformers opens a GGUF file three times, for tokenizer, config and weights, and parsing its header takes
+    seconds each time: within this context it is parsed once. Process-wide, as above."""
+    package: Any = gguf
+    reader = package.GGUFReader
+    package.GGUFReader = functools.cache(reader)
+    try:
+        yield
+    finally:
+        package.GGUFReader = reader
 
 
 class _ProgressBar:

@@ -81,7 +81,10 @@ class PackedProduct:
             return self._multiply(rows)
         if rows is not self._rows:
             self._parts, self._rows = self._multiply(rows).split(self.sizes, dim=-1), rows
-        return self._parts[index]
+        part = self._parts[index]
+        if index == len(self.sizes) - 1:
+            self._parts, self._rows = (), None  # the last sibling has its part: nothing is held between layers
+        return part
 
     def _multiply(self, rows: torch.Tensor) -> torch.Tensor:
         product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._packed, self._bias, "none", [], "")

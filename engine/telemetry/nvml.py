@@ -188,9 +188,7 @@ def _explain_start(nvml: Any, error: Any) -> str:
         nvml.NVML_ERROR_DRIVER_NOT_LOADED: (
             "The NVIDIA driver library is installed, but its kernel module is not loaded."
         ),
-        nvml.NVML_ERROR_NO_PERMISSION: (
-            "This user has no permission to talk to the NVIDIA driver (/dev/nvidiactl)."
-        ),
+        nvml.NVML_ERROR_NO_PERMISSION: ("This user has no permission to talk to the NVIDIA driver (/dev/nvidiactl)."),
         nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: (
             "The NVIDIA driver library and its kernel module differ in version: updated without a restart."
         ),

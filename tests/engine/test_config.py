@@ -194,3 +194,9 @@ def test_settings_are_frozen() -> None:
     settings: Any = load_settings()
     with pytest.raises(ValidationError):
         settings.port = 1
+
+
+def test_a_key_that_no_header_can_carry_is_refused_and_not_shown() -> None:
+    with pytest.raises(SettingsError, match="outside ASCII") as refusal:
+        load_settings({"api_keys": "schlüssel"})
+    assert "schlüssel" not in str(refusal.value)

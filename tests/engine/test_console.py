@@ -13,6 +13,7 @@ from engine.errors import StoreError
 from engine.inference.request import Message, Request, SamplingParams
 from engine.instance import InstanceState
 from engine.state import FILE_NAME as STATE_FILE
+from engine.state import add_turn, new_conversation
 from tests.fakes import wait_until
 
 _HELLO = (Message("user", "Hello"),)
@@ -68,14 +69,17 @@ def test_a_measurements_file_that_cannot_be_used_is_a_notice(settings: Settings)
     console.close()
 
 
-def test_a_state_file_that_cannot_be_used_is_refused_and_leaves_nothing_open(settings: Settings) -> None:
+def test_a_state_file_that_cannot_be_used_is_a_notice_and_conversations_stay_in_memory(settings: Settings) -> None:
     settings.home.mkdir()
     (settings.home / STATE_FILE).mkdir()
-    with pytest.raises(StoreError):
-        open_console(settings)
-    assert not [thread for thread in threading.enumerate() if thread.name == "record-writer"]
-    (settings.home / STATE_FILE).rmdir()
-    open_console(settings).close()
+    console = open_console(settings)
+    (notice,) = console.notices
+    assert "Conversations are kept in memory only" in notice
+    conversation = add_turn(new_conversation(now_s=1.0), "hello", now_s=2.0)
+    console.conversations.save(conversation)
+    assert console.conversations.get(conversation.id) == conversation
+    console.close()
+    assert (settings.home / STATE_FILE).is_dir()
 
 
 def test_a_home_that_cannot_be_made(tmp_path: Path) -> None:

@@ -331,6 +331,24 @@ def test_loads_take_turns(backend: FakeBackend) -> None:
     second.stop()
 
 
+def test_an_instance_that_waits_for_its_turn_to_load_can_be_stopped(backend: FakeBackend) -> None:
+    lock, clock = threading.Lock(), SystemClock()
+    waiting = Instance("b", ModelSpec("b"), lambda: backend, clock, lock, lambda *_: None)
+    with lock:
+        waiting.start()
+        waiting.stop()
+    assert (_state(waiting), backend.num_loads) == (InstanceState.STOPPED, 0)
+
+
+def test_a_start_that_can_never_work_is_not_tried_again(instance: Instance, backend: FakeBackend) -> None:
+    backend.warm_up_error = WeightsError("0.1 GiB for KV caches hold 3 tokens")
+    instance.start()
+    wait_until(lambda: not instance._supervisor.is_alive())
+    info = instance.info()
+    assert (info.state, info.reason) == (InstanceState.FAILED, "0.1 GiB for KV caches hold 3 tokens")
+    assert (info.retry_at_s, backend.num_starts) == (None, 1)
+
+
 def test_stop_twice_and_before_the_start(instance: Instance) -> None:
     instance.stop()
     instance.stop()

@@ -83,9 +83,7 @@ def test_a_hung_check_does_not_keep_the_process_alive() -> None:
         "hang = Check('a.b', 'Hang', 'to end', threading.Event().wait)\n"
         "print(run_checks([hang], timeout_s=0.05)[0].status)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout == "error\n"
 
 

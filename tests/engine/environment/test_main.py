@@ -23,17 +23,13 @@ def found(monkeypatch: pytest.MonkeyPatch) -> list[CheckStatus]:
     return statuses
 
 
-@pytest.mark.parametrize(
-    ("status", "code"), [("pass", 0), ("warn", 0), ("error", 0), ("skip", 0), ("fail", 1)]
-)
+@pytest.mark.parametrize(("status", "code"), [("pass", 0), ("warn", 0), ("error", 0), ("skip", 0), ("fail", 1)])
 def test_exit_code(found: list[CheckStatus], status: str, code: int) -> None:
     found.append(CheckStatus(status))
     assert main([]) == code
 
 
-def test_text_is_the_default(
-    found: list[CheckStatus], capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_text_is_the_default(found: list[CheckStatus], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     main(["--home", str(tmp_path)])
     assert capsys.readouterr().out == f"PASS   A: {tmp_path}\n\nVerdict: pass (1 pass)\n"
 

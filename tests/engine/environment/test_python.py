@@ -24,9 +24,7 @@ from engine.environment.python import (
     read_torch_build,
 )
 
-CUDA_BUILD = (
-    "from typing import Optional\n__version__ = '2.13.0+cu130'\ncuda: Optional[str] = '13.0'\nhip = None\n"
-)
+CUDA_BUILD = "from typing import Optional\n__version__ = '2.13.0+cu130'\ncuda: Optional[str] = '13.0'\nhip = None\n"
 CPU_BUILD = "__version__ = '2.13.0+cpu'\ncuda: Optional[str] = None\n"
 
 
@@ -81,10 +79,7 @@ def test_each_mismatch_is_named(pin: str, text: str, is_missing: bool) -> None:
 
 def test_names_compare_in_their_canonical_form() -> None:
     assert (
-        compare_pins(
-            ["Prometheus_Client==1", "nvidia.ml.py==2"], {"prometheus-client": "1", "nvidia-ml-py": "2"}
-        )
-        == []
+        compare_pins(["Prometheus_Client==1", "nvidia.ml.py==2"], {"prometheus-client": "1", "nvidia-ml-py": "2"}) == []
     )
 
 

@@ -94,9 +94,7 @@ def test_markdown_has_what_needs_attention_first() -> None:
 
 def test_text_has_a_line_a_check_its_remedy_and_the_verdict() -> None:
     taken = EnvironmentReport((result(CheckStatus.FAIL, "1.0 GB free", "Free space."),), 0.0)
-    assert to_text(taken) == (
-        "FAIL   A check: 1.0 GB free\n       -> Free space.\n\nVerdict: fail (1 fail)\n"
-    )
+    assert to_text(taken) == ("FAIL   A check: 1.0 GB free\n       -> Free space.\n\nVerdict: fail (1 fail)\n")
 
 
 def test_report_of_this_machine(tmp_path: Path) -> None:

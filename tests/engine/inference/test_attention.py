@@ -50,7 +50,7 @@ def _run(inputs: Inputs, cuts: list[int], window: int | None = None) -> torch.Te
     cache = SequenceCache(_SHAPE, 1)
     outputs = []
     for start, stop in zip([0, *cuts], [*cuts, query.shape[2]], strict=True):
-        cache.reserve(stop)
+        cache.reserve(stop, query.shape[2])
         cache.length = stop
         batch = PackedBatch([Span(cache, 0, stop - start, start)])
         part = [tensor[:, :, start:stop] for tensor in (query, key, value)]
@@ -103,13 +103,19 @@ def test_growth_keeps_contents() -> None:
     cache.write(1, 0, values[0], keys[0])
     cache.length = 64
     before = cache.capacity
-    cache.reserve(before)
+    cache.reserve(before, 1000)
     assert cache.capacity == before
-    cache.reserve(before + 1)
+    cache.reserve(before + 1, 1000)
     assert cache.capacity >= before * 1.5
     assert torch.equal(cache.read(0, 0, 64)[0], keys)
     assert torch.equal(cache.read(1, 10, 20)[0], values[:, :, 10:20])
     assert torch.equal(cache.read(1, 0, 64)[1], keys)
+
+
+def test_growth_ahead_of_need_ends_at_the_limit() -> None:
+    cache = SequenceCache(_SHAPE, 640)
+    cache.reserve(641, 700)
+    assert cache.capacity == 704  # 700 rounded up, not 640 and a half more
 
 
 @given(steps=st.lists(st.integers(1, 90), min_size=1, max_size=6))
@@ -118,7 +124,7 @@ def test_a_cache_that_grows_step_by_step_holds_everything(steps: list[int]) -> N
     _, keys, values = _inputs(total)
     cache, past = SequenceCache(_SHAPE, 1), 0
     for step in steps:
-        cache.reserve(past + step)
+        cache.reserve(past + step, total)
         cache.write(1, past, keys[0, :, past : past + step], values[0, :, past : past + step])
         past = cache.length = past + step
         assert cache.capacity >= past

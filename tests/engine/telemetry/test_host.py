@@ -53,9 +53,7 @@ def script_counters(monkeypatch: pytest.MonkeyPatch, busy_s: float, idle_s: floa
     cores = [CoreTimes(user=busy_s, idle=idle_s / 2, iowait=idle_s / 2, guest=busy_s)] * 2
     card = SimpleNamespace(bytes_recv=moved, bytes_sent=3 * moved)
     monkeypatch.setattr(psutil, "cpu_times", lambda percpu: cores)
-    monkeypatch.setattr(
-        psutil, "disk_io_counters", lambda: SimpleNamespace(read_bytes=moved, write_bytes=2 * moved)
-    )
+    monkeypatch.setattr(psutil, "disk_io_counters", lambda: SimpleNamespace(read_bytes=moved, write_bytes=2 * moved))
     monkeypatch.setattr(psutil, "net_io_counters", lambda pernic: {"lo": card, "eth0": card})
 
 
