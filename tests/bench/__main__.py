@@ -6,6 +6,7 @@ Without names: the parts that run on any machine. `gpu` needs an NVIDIA GPU and 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -28,6 +29,7 @@ def main() -> None:
     unknown = [name for name in names if name not in _PARTS]
     if unknown:
         sys.exit(f"error: there is no part {unknown[0]!r}; known: {', '.join(_PARTS)}")
+    os.environ["STREAMLIT_LOGGER_LEVEL"] = "error"
     print(describe_machine(), flush=True)
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="console-bench-") as home:
