@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from engine.models.loader import LoadedModel
 
 CHROMIUM = Path("/usr/bin/chromium")
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 DOCKER_SOCKET = Path("/var/run/docker.sock")
 SAMPLE_NAME = "SmolLM2-135M-Instruct"
 

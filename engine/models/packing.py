@@ -11,7 +11,7 @@ has them, and where they are missing the layers stay as they are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
@@ -28,7 +28,7 @@ def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
 
 def pack_linears(model: nn.Module) -> int:
     """Replace every plain `nn.Linear` below `model`; the number replaced. An unpacked weight is freed unless it is
-    shared with another module (tied embeddings)."""
+    shared with another module (tied embeddings). Quantized layers, whose weight is no plain tensor, stay as they are."""
     num_packed = 0
     for parent in list(model.modules()):
         for names in _groups_of(parent):
@@ -41,7 +41,7 @@ def pack_linears(model: nn.Module) -> int:
 
 def _groups_of(parent: nn.Module) -> list[tuple[str, ...]]:
     """The names of `parent`'s own linear layers, those that can share a product together."""
-    linears = {name: child for name, child in parent.named_children() if type(child) is nn.Linear}
+    linears = {name: child for name, child in parent.named_children() if _is_plain(child)}
     groups: list[tuple[str, ...]] = []
     for names in _GROUPS:
         members = [linears[name] for name in names if name in linears]
@@ -49,6 +49,10 @@ def _groups_of(parent: nn.Module) -> list[tuple[str, ...]]:
             groups.append(names)
     grouped = {name for names in groups for name in names}
     return groups + [(name,) for name in linears if name not in grouped]
+
+
+def _is_plain(module: nn.Module) -> TypeGuard[nn.Linear]:
+    return type(module) is nn.Linear and type(module.weight.data) is torch.Tensor
 
 
 def _can_share(linears: Sequence[nn.Linear]) -> bool:

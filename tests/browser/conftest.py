@@ -15,20 +15,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conftest import CHROMIUM, weights_cache_folder
+from tests.conftest import CHROMIUM, CHROMIUM_ARGUMENTS, weights_cache_folder
 from tests.fakes import wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 ROOT = Path(__file__).resolve().parents[2]
-_ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @dataclass(frozen=True)
@@ -81,7 +74,7 @@ def browser() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=str(CHROMIUM), args=_ARGUMENTS)
+        found = playwright.chromium.launch(executable_path=str(CHROMIUM), args=CHROMIUM_ARGUMENTS)
         yield found
         found.close()
 

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engine.errors import ConsoleError, WeightsError
+from engine.inference.parity import check_parity
 from engine.models.loader import LoadedModel, choose_placement, load_model
 from engine.models.packing import PackedLinear
 from engine.models.spec import ModelSpec
@@ -228,3 +229,19 @@ def test_the_sample_model(sample_loaded: LoadedModel) -> None:
     assert 130e6 < info.num_parameters < 140e6
     assert info.context_length == 8_192
     assert sample_loaded.tokenizer.chat_template
+
+
+def test_a_checkpoint_quantized_with_torchao_is_served(tiny_folder: Path, tmp_path: Path) -> None:
+    from torchao.quantization import Int8WeightOnlyConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TorchAoConfig
+
+    quantized = AutoModelForCausalLM.from_pretrained(
+        str(tiny_folder), dtype="float32", quantization_config=TorchAoConfig(Int8WeightOnlyConfig())
+    )
+    quantized.save_pretrained(tmp_path / "int8")
+    AutoTokenizer.from_pretrained(str(tiny_folder)).save_pretrained(tmp_path / "int8")
+    spec = ModelSpec(str(tmp_path / "int8"), device="cpu")
+    loaded = load_model(spec, WeightsCache(tmp_path / "cache"), lambda _stage, _fraction: None)
+    weight = loaded.model.model.layers[0].self_attn.q_proj.weight
+    assert type(weight.data).__name__ == "Int8Tensor"
+    assert check_parity(loaded) < 1e-3
