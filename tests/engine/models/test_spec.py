@@ -4,7 +4,8 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from engine.models.spec import SAMPLE, ModelSpec
+from engine.models.spec import ModelSpec
+from engine.weights.sources import SAMPLE
 
 
 def test_the_default_is_the_sample_wherever_it_fits() -> None:
