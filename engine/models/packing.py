@@ -28,7 +28,7 @@ def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
 
 def pack_linears(model: nn.Module) -> int:
     """Replace every plain `nn.Linear` below `model`; the number replaced. An unpacked weight is freed unless it is
-    shared with another module (tied embeddings). Quantized layers, whose weight is no plain tensor, stay as they are."""
+    shared with another module (tied embeddings). Quantized layers, whose weight is no plain tensor, stay."""
     num_packed = 0
     for parent in list(model.modules()):
         for names in _groups_of(parent):
