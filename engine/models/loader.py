@@ -19,6 +19,7 @@ from typing import Any
 import gguf
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from engine.errors import ConsoleError, WeightsError
@@ -113,8 +114,18 @@ def _convert_gguf(file: Path, folder: Path, on_progress: Progress) -> None:
             raise
         except Exception as error:  # parsers of damaged files raise whatever they stumble over
             raise WeightsError(f"{file} cannot be read as a model: {_first_line(error)}") from error
+        _save(model, tokenizer, folder)
+
+
+def _save(model: Any, tokenizer: Any, folder: Path) -> None:
+    try:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+    except SafetensorError as error:
+        raise WeightsError(
+            f"cannot write the unpacked weights to {folder.parent}: {_first_line(error)}; free space there or set "
+            "CONSOLE_HOME to another folder"
+        ) from error
 
 
 def _read(folder: Path, dtype: torch.dtype, device: torch.device, on_progress: Progress) -> tuple[Any, Any]:

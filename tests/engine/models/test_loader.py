@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import LlamaForCausalLM
 
 from engine.errors import ConsoleError, WeightsError
 from engine.inference.parity import check_parity
-from engine.models.loader import LoadedModel, choose_placement, load_model
+from engine.models.loader import LoadedModel, _save, choose_placement, load_model
 from engine.models.packing import PackedLinear
 from engine.models.spec import ModelSpec
 from engine.weights.cache import WeightsCache
@@ -245,3 +246,10 @@ def test_a_checkpoint_quantized_with_torchao_is_served(tiny_folder: Path, tmp_pa
     weight = loaded.model.model.layers[0].self_attn.q_proj.weight
     assert type(weight.data).__name__ == "Int8Tensor"
     assert check_parity(loaded) < 1e-3
+
+
+def test_a_disk_that_fills_up_while_unpacking_is_one_sentence(tiny: LoadedModel, small_disk: Path) -> None:
+    (small_disk / "work").mkdir()
+    unpacked = LlamaForCausalLM(tiny.model.config)
+    with pytest.raises(WeightsError, match=r"cannot write the unpacked weights to .*No space left.*; free space there"):
+        _save(unpacked, tiny.tokenizer, small_disk / "work")
