@@ -68,9 +68,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         assert process.wait(30) in (0, -15), log.read_text()[-2000:]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One headless Chromium for all tests."""
+    """A headless Chromium. Not kept for the session: while playwright runs, no other test can run an event loop."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
