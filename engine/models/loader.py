@@ -20,7 +20,7 @@ import gguf
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
 
 from engine.errors import ConsoleError, WeightsError
 from engine.inference import attention
@@ -198,17 +198,21 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def _reported(on_progress: Progress, stage: str) -> Iterator[None]:
-    """Send transformers' own progress bars to `on_progress` instead of the terminal. Process-wide: loads take turns."""
+    """Send transformers' own progress bars to `on_progress` instead of the terminal. Its reader of GGUF files takes
+    tqdm's bar past the hook. Process-wide: loads take turns."""
 
     def hook(_factory: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _ProgressBar:
         return _ProgressBar(on_progress, stage, *args, **kwargs)
 
     logging: Any = transformers.utils.logging
-    previous = logging.set_tqdm_hook(hook)
+    gguf_reader: Any = modeling_gguf_pytorch_utils
+    previous, previous_bar = logging.set_tqdm_hook(hook), gguf_reader.tqdm
+    gguf_reader.tqdm = functools.partial(_ProgressBar, on_progress, stage)
     try:
         yield
     finally:
         logging.set_tqdm_hook(previous)
+        gguf_reader.tqdm = previous_bar
 
 
 @contextmanager

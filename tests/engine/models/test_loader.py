@@ -253,3 +253,14 @@ def test_a_disk_that_fills_up_while_unpacking_is_one_sentence(tiny: LoadedModel,
     unpacked = LlamaForCausalLM(tiny.model.config)
     with pytest.raises(WeightsError, match=r"cannot write the unpacked weights to .*No space left.*; free space there"):
         _save(unpacked, tiny.tokenizer, small_disk / "work")
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_unpacking_tells_how_far_it_is(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    reports: list[tuple[str, float | None]] = []
+    load_model(ModelSpec(), WeightsCache(tmp_path), lambda stage, fraction: reports.append((stage, fraction)))
+    unpacking = [fraction for stage, fraction in reports if stage == "unpacking GGUF, once" and fraction is not None]
+    assert len(unpacking) > 100
+    assert max(unpacking) == 1.0
+    assert "it/s" not in capfd.readouterr().err
