@@ -6,13 +6,12 @@ import streamlit as st
 
 from dashboard import state
 from dashboard.components.chat_history import show_export, show_history
-from dashboard.components.chat_stream import stream_answers
+from dashboard.components.chat_stream import messages_to, stream_answers
 from dashboard.components.chat_turn import show_prompt, show_turn
 from dashboard.components.lanes import choose_lanes, ready_models, show_waiting
 from dashboard.components.parameters import Lane
 from dashboard.resources import console
-from engine import Message
-from engine.state import Answer, Conversation, TurnKind, add_answer, add_turn, messages
+from engine.state import Answer, Conversation, TurnKind, add_answer, add_turn
 
 home = console()
 state.await_answer()
@@ -44,8 +43,6 @@ if not models:
 
 def answer_turn(conversation: Conversation, index: int, lanes: list[Lane]) -> None:
     """Stream the answers of one turn, keep them, and draw the page anew."""
-    asked = [Message(item["role"], item["content"]) for item in messages(conversation, upto=index)]
-
     is_kept = state.begin_answer()
 
     def keep(answers: tuple[Answer, ...]) -> None:
@@ -55,7 +52,7 @@ def answer_turn(conversation: Conversation, index: int, lanes: list[Lane]) -> No
         home.conversations.save(kept)
         is_kept.set()
 
-    stream_answers(home, lanes, asked, keep)
+    stream_answers(home, lanes, messages_to(conversation, index), keep)
     st.rerun()
 
 

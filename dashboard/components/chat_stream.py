@@ -13,12 +13,14 @@ from typing import Any
 
 import streamlit as st
 
+from dashboard.components.formats import DASH
 from dashboard.components.parameters import Lane
 from engine import Console, Delta, Finished, FinishReason, Message, Request, SamplingParams
+from engine.engine import make_record
 from engine.errors import ConsoleError
 from engine.inference.outputs import OutputStream
 from engine.inference.request import TokenInfo
-from engine.state import Answer, TokenLogprob
+from engine.state import Answer, Conversation, TokenLogprob, messages
 
 _REDRAW_S = 0.08
 _CANCEL_WAIT_S = 5.0
@@ -27,19 +29,18 @@ _CANCEL_WAIT_S = 5.0
 class LiveAnswer:
     """One lane's request: its stream, what it has said so far, and where that is drawn."""
 
-    def __init__(self, lane: Lane, messages: Sequence[Message], console: Console) -> None:
+    def __init__(self, lane: Lane, asked: Sequence[Message], console: Console) -> None:
         self.lane = lane
         self.text = ""
         self.error: str | None = lane.error
         self.finished: Finished | None = None
         self._tokens: list[TokenInfo] = []
-        self._num_tokens = 0
         self._began_s = self._first_s = time.perf_counter()
+        self._request = Request(lane.model, tuple(asked), lane.sampling, source="playground")
         self._stream: OutputStream | None = None
         if self.error is None:
-            request = Request(lane.model, tuple(messages), lane.sampling, source="playground")
             try:
-                self._stream = console.engine.stream(request)
+                self._stream = console.engine.stream(self._request)
             except ConsoleError as error:
                 self.error = str(error)
 
@@ -53,10 +54,9 @@ class LiveAnswer:
         events = self._stream.poll() if self._stream is not None else []
         for event in events:
             if isinstance(event, Delta):
-                if not self._num_tokens and event.tokens:
+                if not self._tokens and event.tokens:
                     self._first_s = time.perf_counter()
                 self.text += event.text
-                self._num_tokens += len(event.tokens)
                 self._tokens.extend(event.tokens)
             else:
                 self.finished, self.error = event, event.error
@@ -74,22 +74,19 @@ class LiveAnswer:
 
     def status(self) -> str:
         """The line under a live answer."""
-        if not self._num_tokens:
+        num_tokens = len(self._tokens)
+        if not num_tokens:
             return f"waiting {time.perf_counter() - self._began_s:.1f} s"
         elapsed = time.perf_counter() - self._first_s
-        rate = f"{(self._num_tokens - 1) / elapsed:.1f} tok/s" if self._num_tokens > 1 and elapsed > 0 else "–"
-        return f"{self._num_tokens} tokens · {rate} · TTFT {(self._first_s - self._began_s) * 1000:.0f} ms"
+        rate = f"{(num_tokens - 1) / elapsed:.1f} tok/s" if num_tokens > 1 and elapsed > 0 else DASH
+        return f"{num_tokens} tokens · {rate} · TTFT {(self._first_s - self._began_s) * 1000:.0f} ms"
 
     def answer(self) -> Answer:
         """What to keep."""
         finished = self.finished
         if finished is None:
             return Answer(self.text, self.lane.model, shown_parameters(self.lane.sampling), error=self.error)
-        timing = finished.timing
-        ttft_s = _between(timing.received_s, timing.first_token_s)
-        decode_s = _between(timing.first_token_s, timing.last_token_s)
-        num_gaps = finished.num_output_tokens - 1
-        tpot_s = decode_s / num_gaps if decode_s is not None and num_gaps > 0 else None
+        record = make_record(self._request, finished)
         return Answer(
             text=self.text,
             instance_id=self.lane.model,
@@ -99,22 +96,27 @@ class LiveAnswer:
             error=self.error if finished.reason is not FinishReason.CANCELLED else None,
             num_prompt_tokens=finished.num_prompt_tokens,
             num_output_tokens=finished.num_output_tokens,
-            queue_s=_between(timing.received_s, timing.scheduled_s),
-            ttft_s=ttft_s,
-            tpot_s=tpot_s,
-            tokens_per_s=1 / tpot_s if tpot_s else None,
+            queue_s=record.queue_s,
+            ttft_s=record.ttft_s,
+            tpot_s=record.tpot_s,
+            tokens_per_s=1 / record.tpot_s if record.tpot_s else None,
             tokens=_kept_tokens(self._tokens),
         )
+
+
+def messages_to(conversation: Conversation, index: int) -> list[Message]:
+    """What is sent to have turn `index` answered."""
+    return [Message(item["role"], item["content"]) for item in messages(conversation, upto=index)]
 
 
 def stream_answers(
     console: Console,
     lanes: Sequence[Lane],
-    messages: Sequence[Message],
+    asked: Sequence[Message],
     keep: Callable[[tuple[Answer, ...]], None],
 ) -> None:
     """Draw all lanes until they end, then hand their answers to `keep`; also when the script is ended before that."""
-    live = [LiveAnswer(lane, messages, console) for lane in lanes]
+    live = [LiveAnswer(lane, asked, console) for lane in lanes]
     try:
         _draw_until_done(live)
     finally:
@@ -158,10 +160,6 @@ def restore_parameters(kept: dict[str, Any]) -> SamplingParams:
     if "stop" in values:
         values["stop"] = tuple(values["stop"])
     return SamplingParams(**values)
-
-
-def _between(start_s: float | None, end_s: float | None) -> float | None:
-    return None if start_s is None or end_s is None else end_s - start_s
 
 
 def _kept_tokens(tokens: Sequence[TokenInfo]) -> tuple[TokenLogprob, ...] | None:

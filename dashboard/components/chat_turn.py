@@ -5,12 +5,12 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard import state
-from dashboard.components.chat_stream import restore_parameters
+from dashboard.components.chat_stream import messages_to, restore_parameters
 from dashboard.components.code_view import as_curl, as_python, request_body
 from dashboard.components.formats import DASH, format_rate, format_seconds
 from dashboard.components.token_view import tokens_as_html
-from engine import Console, Message
-from engine.state import Answer, Conversation, Turn, TurnKind, fork_at, messages, select_answer
+from engine import Console
+from engine.state import Answer, Conversation, Turn, TurnKind, fork_at, select_answer
 
 
 def show_turn(console: Console, conversation: Conversation, index: int) -> None:
@@ -167,9 +167,8 @@ def _select(console: Console, conversation: Conversation, index: int, place: int
 
 
 def _show_code(console: Console, conversation: Conversation, index: int, answer: Answer) -> None:
-    asked = [Message(item["role"], item["content"]) for item in messages(conversation, upto=index)]
     parameters = answer.parameters | ({} if answer.seed is None else {"seed": answer.seed})
-    body = request_body(answer.instance_id, asked, restore_parameters(parameters))
+    body = request_body(answer.instance_id, messages_to(conversation, index), restore_parameters(parameters))
     settings = console.settings
     base_url = f"http://{settings.host}:{settings.port}"
     curl, python = st.tabs(["curl", "Python"])

@@ -53,7 +53,7 @@ def _choose_parameters(key: str, model: str, seed: int | None, *, with_seed: boo
     with right:
         min_p = _number(key, "Min-p", 0.0, 1.0, 0.0, "Drop tokens below this share of the likeliest one's probability.")
         own_seed = _integer(key, "Seed", 0, None, "Empty draws one; each answer shows its seed.") if with_seed else seed
-    with st.expander("Penalties, stops, bias, deadline"):
+    with st.expander("Penalties, stops, bias"):
         rest = _choose_rest(key)
     is_recorded = st.toggle(
         "Token probabilities", True, key=f"{key}.logprobs", persist_state="session", help="Kept with each answer."

@@ -1,6 +1,6 @@
 """Does the engine's packed attention compute what the model's own does?
 
-Run once after loading, on a few random tokens in two chunks, so that an architecture whose attention does something
+Run once after loading, on a few random tokens in three chunks, so that an architecture whose attention does something
 we do not know of is refused with a sentence instead of answering nonsense.
 """
 

@@ -131,7 +131,7 @@ class Runner:
             num_waiting=num_waiting,
             max_running=self.limits.max_running,
             max_waiting=self.limits.max_waiting,
-            cache_tokens_reserved=sum(sequence.load().reserved_tokens for sequence in running),
+            cache_tokens_reserved=sum(sequence.reserved_tokens for sequence in running),
             cache_tokens_total=self.limits.cache_tokens,
             tokens_per_s=self._rate.per_second(self._clock.monotonic()),
             num_steps=self._num_steps,

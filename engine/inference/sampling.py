@@ -1,9 +1,8 @@
 """The next token from one row of logits: pure functions of the row, the parameters and one uniform number.
 
 The uniform number comes from the request's own generator (one draw per sampled token), so what a request draws
-does not depend on who shares its batch. What can still differ is the last bit of the logits: fp32 matrix products
-of different batch sizes round differently, by about 1e-6, which changes a token only when the draw falls within
-that distance of a border.
+does not depend on who shares its batch. Where the logits' last bits do (in bfloat16, on a GPU, or without packed
+linear layers: matrix products of different batch sizes round differently), a draw that close to a border can differ.
 """
 
 from __future__ import annotations

@@ -59,10 +59,14 @@ class Sequence:
     def num_output_tokens(self) -> int:
         return len(self.token_ids) - self.num_prompt_tokens
 
+    @property
+    def reserved_tokens(self) -> int:
+        """What prompt and longest answer take together."""
+        return self.num_prompt_tokens + self.max_tokens
+
     def load(self) -> Load:
         """This request as admission and step planning see it."""
-        reserved = self.num_prompt_tokens + self.max_tokens
-        return Load(self.request_id, reserved, self.num_computed, len(self.token_ids))
+        return Load(self.request_id, self.reserved_tokens, self.num_computed, len(self.token_ids))
 
     def _cancel(self) -> None:
         self.is_cancelled = True
@@ -76,7 +80,7 @@ class Sequence:
         if self._cache is None:
             first = self.num_prompt_tokens + min(self.max_tokens, _FIRST_ANSWER_TOKENS)
             self._cache = SequenceCache(shape, first)
-        self._cache.reserve(length, self.num_prompt_tokens + self.max_tokens)
+        self._cache.reserve(length, self.reserved_tokens)
         return self._cache
 
     def prompt_set(self, device: torch.device) -> torch.Tensor:

@@ -7,6 +7,8 @@ import json
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from dashboard.components.formats import format_bytes
+from dashboard.components.host_cards import memory_used
 from engine import Console
 from engine.telemetry import HostReader, Nvml, ProcessReader, Sampler
 from tests.engine.telemetry.fakes import HEALTHY, FakeBinding, FakeGpu
@@ -84,7 +86,9 @@ def test_sampler_error_is_shown_above_the_last_values(
     sampler.take()
     page = open_page("telemetry")
     assert "/proc/stat is gone" in page.error[0].value
-    assert value_of(page, "Memory used").endswith("GB")
+    last = sampler.latest()
+    assert last is not None
+    assert value_of(page, "Memory used") == format_bytes(memory_used(last))
 
 
 def test_before_the_first_sample(console: Console, open_page: OpenPage) -> None:
