@@ -10,6 +10,7 @@ from typing import Any
 import streamlit as st
 import uvicorn
 
+from dashboard.page_runs import keep_what_is_drawn
 from dashboard.resources import give_console
 from engine import Settings, open_console
 from engine.api.app import Api
@@ -20,6 +21,7 @@ _ENTRYPOINT = Path(__file__).with_name("app.py")
 
 def build_app(settings: Settings) -> st.App:
     """The ASGI application. A mounted app's own lifespan does not run, so the console's life is tied to this one."""
+    keep_what_is_drawn()
     api = Api()
 
     @asynccontextmanager

@@ -12,8 +12,8 @@ from dashboard.resources import console
 st.set_page_config(page_title="AutoGLM Console", page_icon=":material/neurology:", layout="wide")
 
 page = st.navigation(build_pages())
-if is_signed_in(console().settings):
+if is_signed_in(console()):
     show_notices(console())
     page.run()
 else:
-    show_sign_in(console().settings)
+    show_sign_in(console())

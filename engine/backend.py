@@ -11,47 +11,89 @@ import torch
 
 from engine.clock import Clock
 from engine.config import Settings
-from engine.errors import ContextLengthError, WeightsError, WorkerDiedError
+from engine.errors import ContextLengthError, InvalidRequestError, WeightsError, WorkerDiedError
+from engine.inference.calls import plan_calls
+from engine.inference.embedder import Embedder
+from engine.inference.embedding import MAX_REQUEST_TOKENS, MAX_TEXT_TOKENS, EmbeddingJob, EmbeddingRequest
 from engine.inference.parity import check_parity
-from engine.inference.prompt import render_prompt
+from engine.inference.prompt import detokenize, encode_prompt, render_prompt, tokenize
+from engine.inference.prompt_bound import least_tokens
 from engine.inference.request import WARM_UP, Finished, FinishReason, Message, Request, SamplingParams, Timing
 from engine.inference.runner import Runner
 from engine.inference.sequence import Sequence
+from engine.inference.structured import Vocabulary, vocabulary_of
 from engine.inference.text import Detokenizer
-from engine.models.loader import LoadedModel, load_model
+from engine.inference.tokens import TokenizeRequest, Tokens
+from engine.latency.histogram import Histogram
+from engine.models.comparison import Measured
+from engine.models.loader import LoadedModel, choose_placement, load_model
+from engine.models.measured import mark_memory, measure_loaded
 from engine.models.memory import cache_budget_bytes
 from engine.models.spec import ModelSpec
 from engine.scheduling.admission import Limits
-from engine.weights.cache import WeightsCache
+from engine.scheduling.window import Window
+from engine.weights.store import open_weights
 
 _CPU_CHUNK_TOKENS = 256
 _GPU_CHUNK_TOKENS = 2048
+# Texts that are embedded together, and how long the first of them waits for the others.
+_WINDOW_TEXTS = 32
+_WINDOW_S = 0.005
 
 
 class LocalBackend:
-    """Loads and runs models with the given settings."""
+    """Loads and runs models with the given settings. `gaps_of` gives, for a model's name, where the seconds between
+    two tokens of a request are counted."""
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    def __init__(self, settings: Settings, clock: Clock, gaps_of: Callable[[str], Histogram] | None = None) -> None:
         self._settings = settings
         self._clock = clock
-        self._cache = WeightsCache(settings.home / "weights")
+        self._gaps_of = gaps_of
+        self._weights = open_weights(settings, clock)
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
 
     def load(self, spec: ModelSpec, on_progress: Callable[[str, float | None], None]) -> LoadedModel:
-        loaded = load_model(spec, self._cache, on_progress)
+        loaded = load_model(spec, self._weights, on_progress)
         on_progress("comparing with the reference", None)
         check_parity(loaded)
         return loaded
+
+    def mark_memory(self, spec: ModelSpec) -> int:
+        return mark_memory(str(choose_placement(spec)[0]))
+
+    def measure(self, loaded: LoadedModel, mark_bytes: int | None) -> Measured:
+        return measure_loaded(loaded, mark_bytes=mark_bytes)
 
     def start(self, loaded: LoadedModel, on_finish: Callable[[Sequence, Finished], None]) -> Runner:
         return Runner(loaded, choose_limits(loaded, self._settings), self._clock, on_finish)
 
     def warm_up(self, loaded: LoadedModel, runner: Runner) -> None:
         run_warm_up(loaded, runner, self._clock)
+        if self._gaps_of is not None:  # only from now on: the warm-up served nobody
+            runner.token_gaps = self._gaps_of(loaded.name)
 
     def prepare(self, loaded: LoadedModel, runner: Runner, request: Request, timing: Timing) -> Sequence:
+        runner.check_room()
         return prepare_sequence(loaded, runner.limits, request, timing, self._settings)
+
+    def start_embedder(
+        self, loaded: LoadedModel, runner: Runner, on_finish: Callable[[EmbeddingJob, Finished], None]
+    ) -> Embedder:
+        chunk_tokens = runner.limits.chunk_tokens
+        window = Window(_WINDOW_TEXTS, _WINDOW_S, max(1, chunk_tokens // 2), max(1, chunk_tokens // 4))
+        return Embedder(loaded, window, self._clock, on_finish, runner.wake)
+
+    def prepare_embedding(
+        self, loaded: LoadedModel, runner: Runner, request: EmbeddingRequest, timing: Timing
+    ) -> EmbeddingJob:
+        return prepare_embedding(loaded, runner.limits, request, timing, self._settings)
+
+    def tokenize(self, loaded: LoadedModel, request: TokenizeRequest) -> Tokens:
+        return tokenize(loaded.tokenizer, request, loaded.info.context_length)
+
+    def detokenize(self, loaded: LoadedModel, token_ids: tuple[int, ...]) -> str:
+        return detokenize(loaded.tokenizer, token_ids, loaded.info.vocab_size)
 
 
 def choose_limits(loaded: LoadedModel, settings: Settings) -> Limits:
@@ -69,7 +111,11 @@ def choose_limits(loaded: LoadedModel, settings: Settings) -> Limits:
             f"{budget_bytes / 2**30:.2f} GiB for KV caches hold {cache_tokens} tokens of this model; at least "
             f"{chunk_tokens} are needed: raise CONSOLE_KV_CACHE_GIB or free memory"
         )
-    return Limits(settings.max_running, settings.max_waiting, chunk_tokens, cache_tokens)
+    max_running = loaded.max_running or settings.max_running
+    queue_timeout_s = settings.queue_timeout_s if settings.queue_policy == "wait" else None
+    return Limits(
+        max_running, settings.max_waiting, chunk_tokens, cache_tokens, settings.max_waiting_tokens, queue_timeout_s
+    )
 
 
 def prepare_sequence(
@@ -82,14 +128,8 @@ def prepare_sequence(
         ContextLengthError: prompt and answer do not fit into the context, or into the cache.
     """
     request.sampling.check(loaded.info.vocab_size)
-    prompt_ids = render_prompt(loaded.tokenizer, request.messages)
+    prompt_ids = _prompt_ids(loaded, limits, request)
     room = min(loaded.info.context_length, limits.cache_tokens) - len(prompt_ids)
-    if room < 1:
-        raise ContextLengthError(
-            f"the prompt has {len(prompt_ids):,} tokens and the context of {loaded.name} holds "
-            f"{min(loaded.info.context_length, limits.cache_tokens):,}: shorten the prompt or the conversation",
-            "messages",
-        )
     asked = request.sampling.max_tokens
     if asked is not None and asked > room:
         raise ContextLengthError(
@@ -97,9 +137,94 @@ def prepare_sequence(
             "max_tokens",
         )
     max_tokens = asked if asked is not None else min(room, settings.default_max_tokens)
-    timeout_s = request.timeout_s if request.timeout_s is not None else settings.request_timeout_s
-    detokenizer = Detokenizer(loaded.tokenizer._tokenizer, request.sampling.stop)
-    return Sequence(request, prompt_ids, max_tokens, timing.received_s + timeout_s, timing, detokenizer)
+    plan = plan_calls(loaded.tokenizer, request)
+    matcher = None if plan.grammar is None else _vocabulary(loaded).compile(plan.grammar)
+    detokenizer = Detokenizer(loaded.tokenizer._tokenizer, request.sampling.stop, plan.shown)
+    deadline_s = _deadline_s(request.timeout_s, timing, settings)
+    return Sequence(request, prompt_ids, max_tokens, deadline_s, timing, detokenizer, matcher, plan.reader)
+
+
+def _vocabulary(loaded: LoadedModel) -> Vocabulary:
+    return vocabulary_of(loaded.tokenizer, loaded.info.vocab_size, loaded.end_ids)
+
+
+def _prompt_ids(loaded: LoadedModel, limits: Limits, request: Request) -> list[int]:
+    """Token ids that leave room for an answer. A text that cannot is not cut into tokens: that takes seconds a MB."""
+    most = min(loaded.info.context_length, limits.cache_tokens)
+
+    def check(num_tokens: int, words: str = "") -> None:
+        if num_tokens >= most:
+            raise ContextLengthError(
+                f"the prompt has {words}{num_tokens:,} tokens and the context of {loaded.name} holds {most:,}: shorten "
+                "the prompt or the conversation",
+                "messages" if request.prompt is None else "prompt",
+            )
+
+    def check_text(text: str) -> None:
+        if len(text) >= most:
+            check(least_tokens(loaded.tokenizer, text), "at least ")
+
+    if request.prompt is None:
+        tools = request.tools.tools if request.tools else ()
+        prompt_ids = render_prompt(loaded.tokenizer, request.messages, tools, check_text=check_text)
+    else:
+        prompt_ids = encode_prompt(loaded.tokenizer, request.prompt, loaded.info.vocab_size, check_text=check_text)
+    check(len(prompt_ids))
+    return prompt_ids
+
+
+def prepare_embedding(
+    loaded: LoadedModel, limits: Limits, request: EmbeddingRequest, timing: Timing, settings: Settings
+) -> EmbeddingJob:
+    """Tokenize texts and check them against the model.
+
+    Raises:
+        InvalidRequestError: a token id is outside the vocabulary.
+        ContextLengthError: a text, or all together, have too many tokens.
+    """
+    width = loaded.model.config.get_text_config().hidden_size
+    if request.dimensions not in (None, width):
+        raise InvalidRequestError(
+            f"dimensions is {request.dimensions}; {loaded.name} has {width}: send that, or leave it out",
+            "dimensions",
+        )
+    most = min(loaded.info.context_length, limits.cache_tokens, MAX_TEXT_TOKENS)
+    token_ids: list[list[int]] = []
+    num_tokens = 0
+    for index, text in enumerate(request.inputs):
+        token_ids.append(_text_ids(loaded, text, index, most))
+        num_tokens += len(token_ids[-1])
+        if num_tokens > MAX_REQUEST_TOKENS:
+            raise ContextLengthError(
+                f"the first {index + 1:,} of the texts have {num_tokens:,} tokens together, at most "
+                f"{MAX_REQUEST_TOKENS:,} are embedded in one request: send them in several",
+                "input",
+            )
+    return EmbeddingJob(request, token_ids, _deadline_s(request.timeout_s, timing, settings), timing)
+
+
+def _text_ids(loaded: LoadedModel, text: str | tuple[int, ...], index: int, most: int) -> list[int]:
+    """At most `most` token ids; a text that has more for certain is not cut into them."""
+
+    def check(num_tokens: int, words: str = "") -> None:
+        if num_tokens > most:
+            raise ContextLengthError(
+                f"text {index} has {words}{num_tokens:,} tokens, and {loaded.name} embeds {most:,} at most: shorten or "
+                "split it",
+                "input",
+            )
+
+    def check_text(text: str) -> None:
+        if len(text) > most:
+            check(least_tokens(loaded.tokenizer, text), "at least ")
+
+    ids = encode_prompt(loaded.tokenizer, text, loaded.info.vocab_size, "input", check_text)
+    check(len(ids))
+    return ids
+
+
+def _deadline_s(timeout_s: float | None, timing: Timing, settings: Settings) -> float:
+    return timing.received_s + (timeout_s if timeout_s is not None else settings.request_timeout_s)
 
 
 def run_warm_up(loaded: LoadedModel, runner: Runner, clock: Clock) -> None:

@@ -10,8 +10,9 @@ import sys
 from collections.abc import Sequence
 
 from engine.config import Settings, load_settings
-from engine.console import prepare_home
+from engine.console import check_guarded, prepare_home
 from engine.errors import SettingsError, StoreError
+from engine.log_lines import JsonFormatter
 
 _FLAGS = ("host", "port", "model", "model-name", "device", "dtype", "home", "log-level")
 
@@ -41,20 +42,23 @@ def settings_or_exit(program: str) -> Settings:
 
 
 def prepare_home_or_exit(settings: Settings) -> None:
-    """Make the home folder, or refuse on standard error with exit code 2."""
+    """Make the home folder and see that a key guards what others can reach, or refuse on standard error with exit
+    code 2."""
     try:
         prepare_home(settings.home)
-    except StoreError as error:
+        check_guarded(settings)
+    except (StoreError, SettingsError) as error:
         sys.exit(_refuse(str(error)))
 
 
 def configure_logging(settings: Settings) -> None:
-    """One line per event on standard error. Prompts are never logged."""
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
-    for chatty in ("torchao", "torch.utils._pytree"):  # warn at import about parts that are not used here
-        logging.getLogger(chatty).setLevel(logging.ERROR)
+    """One line per event on standard error, as text or as JSON. Prompts are logged in JSON only, and only where the
+    settings say so."""
+    handler = logging.StreamHandler(sys.stderr)
+    plain = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(JsonFormatter() if settings.log_format == "json" else plain)
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # else every check of a remote instance is a line
 
 
 def listen(settings: Settings) -> socket.socket:

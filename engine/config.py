@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -25,6 +25,7 @@ from pydantic_settings import (
 from engine.errors import SettingsError
 
 ENV_PREFIX = "CONSOLE_"
+SignatureSetting = Literal["off", "warn", "enforce"]
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -48,6 +49,16 @@ class Settings(BaseSettings):
     threads: int | None = Field(None, ge=1, le=1024, description="torch threads; unset: one per core")
     max_running: int = Field(16, ge=1, le=1024, description="requests in one batch")
     max_waiting: int = Field(256, ge=0, le=100_000, description="requests queued before new ones are refused")
+    max_waiting_tokens: int = Field(
+        262_144, ge=1, le=1_000_000_000, description="prompt tokens queued before new requests are refused"
+    )
+    queue_policy: Literal["reject", "wait"] = Field(
+        "reject",
+        description="a queue that is full refuses; 'wait' also ends what did not start within queue_timeout_s",
+    )
+    queue_timeout_s: float = Field(
+        30.0, gt=0, le=86_400, description="seconds in the queue after which a request ends, where queue_policy is wait"
+    )
     chunk_tokens: int | None = Field(
         None,
         ge=16,
@@ -62,6 +73,12 @@ class Settings(BaseSettings):
     )
     default_max_tokens: int = Field(1024, ge=1, description="answer length where a request names none")
     request_timeout_s: float = Field(300.0, gt=0, le=86_400, description="deadline of a request that names none")
+    max_body_mib: int = Field(8, ge=1, le=1024, description="size of a request's body, in MiB")
+    body_timeout_s: float = Field(60.0, gt=0, le=86_400, description="seconds that a request's body may take to arrive")
+    response_cache_mib: float = Field(
+        0.0, ge=0, le=1_048_576, description="memory for answers to deterministic requests; 0: none are kept"
+    )
+    response_cache_ttl_s: float = Field(3_600.0, gt=0, le=31_536_000, description="seconds that such an answer is kept")
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="keys for the API and the sign-in of the pages, separated by commas"
     )
@@ -69,13 +86,40 @@ class Settings(BaseSettings):
     objective_ttft_p95_s: float = Field(1.0, gt=0, description="objective: P95 time to first token")
     objective_tpot_p95_s: float = Field(0.2, gt=0, description="objective: P95 time per output token")
     objective_e2e_p95_s: float = Field(30.0, gt=0, description="objective: P95 end-to-end latency")
+    weights_max_gib: float | None = Field(
+        None, gt=0, le=1_000_000, description="size of the weights cache; the least used goes first; unset: no bound"
+    )
+    hub_metadata_ttl_s: float = Field(
+        600.0, ge=0, le=86_400, description="seconds that a hub branch's commit is taken as known"
+    )
+    preload: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="models to have in the weights cache, fetched after the start, separated by commas"
+    )
+    signatures_folder: SignatureSetting = Field("off", description="signatures of model folders: off, warn, enforce")
+    signatures_gguf: SignatureSetting = Field("off", description="signatures of GGUF files: off, warn, enforce")
+    signatures_hub: SignatureSetting = Field("off", description="signatures of models from a hub: off, warn, enforce")
+    signature_keys: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (), description="public keys that may have signed models, PEM files separated by commas"
+    )
+    signature_certificates: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (), description="certificates of who may issue signers' certificates, PEM files separated by commas"
+    )
+    allow_remote_code: bool = Field(False, description="run Python code that comes with a model: only if you trust it")
+    unload_idle: bool = Field(False, description="unload models that are idle when another one needs their memory")
+    environment_profile: str = Field(
+        "auto", min_length=1, description="profile of the environment checks; 'auto': the one that fits the GPUs here"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe line logged")
+    log_format: Literal["plain", "json"] = Field(
+        "plain", description="'json': the console's log lines are JSON objects, and each request has one at its end"
+    )
+    log_prompts: bool = Field(False, description="put prompts into those lines: only where that may be stored")
 
-    @field_validator("api_keys", mode="before")
+    @field_validator("api_keys", "preload", "signature_keys", "signature_certificates", mode="before")
     @classmethod
-    def _split_keys(cls, value: object) -> object:
+    def _split(cls, value: object) -> object:
         if isinstance(value, str):
-            return tuple(key.strip() for key in value.split(",") if key.strip())
+            return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
     @field_validator("api_keys")
@@ -93,14 +137,10 @@ class Settings(BaseSettings):
         except RuntimeError as error:
             raise ValueError(f"{error}; give the whole path") from error
 
-    @model_validator(mode="after")
-    def _guard_open_bind(self) -> Settings:
-        if self.host not in LOOPBACK_HOSTS and not self.api_keys:
-            raise ValueError(
-                f"host {self.host!r} can be reached from other machines: set CONSOLE_API_KEYS to at least one key, "
-                "or listen on 127.0.0.1"
-            )
-        return self
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach the console."""
+        return self.host in LOOPBACK_HOSTS
 
     @classmethod
     def settings_customise_sources(

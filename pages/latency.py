@@ -62,6 +62,6 @@ def show_view(asked: RecordFilter, summary: LatencySummary) -> None:
 
 st.title("Latency", anchor=False)
 with errors_shown():
-    choice = choose_filter(this.records.models())
+    choice = choose_filter(this.records.models(), this.records.keys())
     st.fragment(show_latency, run_every=REFRESH_S if choice.is_live else None)(choice)
     show_terms()

@@ -6,6 +6,7 @@ import streamlit as st
 
 from dashboard.components.cards import show_cards
 from dashboard.components.environment_report import show_verdict
+from dashboard.components.environment_run import show_progress
 from dashboard.components.errors import errors_shown
 from dashboard.components.gpu_cards import show_gpu_glance
 from dashboard.components.host_cards import glance_cards
@@ -33,7 +34,7 @@ def show_now() -> None:
         show_instances(instances, now_s)
     with in_flight:
         show_heading("Requests in flight", "playground", "Ask something")
-        show_in_flight(this.engine.requests(), cancel)
+        show_in_flight(this.gateway.requests(), cancel)
     latency, machine = st.columns([3, 2], gap="large")
     with latency, errors_shown():
         show_heading("Latency, last hour", "latency", "Details")
@@ -54,19 +55,21 @@ def show_machine() -> None:
 
 
 def cancel(request_id: str) -> None:
-    this.engine.cancel(request_id)
+    this.gateway.cancel(request_id)
 
 
-@st.fragment
 def show_environment() -> None:
     show_heading("Environment", "environment", "All checks")
-    if st.button("Check now", icon=":material/refresh:"):
-        with st.spinner("Checking this machine, up to ten seconds…"):
-            this.check_environment()
-    if this.environment is None:
+    is_running = this.environment.progress() is not None
+    if st.button("Check now", icon=":material/refresh:", disabled=is_running):
+        with errors_shown():
+            this.environment.start()
+    show_progress(this.environment)
+    report = this.environment.latest()
+    if report is not None:
+        show_verdict(report, this.clock.wall(), browser_zone())
+    elif not is_running:
         st.caption("This machine was not checked yet.")
-    else:
-        show_verdict(this.environment, this.clock.wall(), browser_zone())
 
 
 show_now()

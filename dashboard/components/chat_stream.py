@@ -16,10 +16,10 @@ import streamlit as st
 from dashboard.components.formats import DASH
 from dashboard.components.parameters import Lane
 from engine import Console, Delta, Finished, FinishReason, Message, Request, SamplingParams
-from engine.engine import make_record
 from engine.errors import ConsoleError
 from engine.inference.outputs import OutputStream
 from engine.inference.request import TokenInfo
+from engine.recording import make_record
 from engine.state import Answer, Conversation, TokenLogprob, messages
 
 _REDRAW_S = 0.08
@@ -40,7 +40,7 @@ class LiveAnswer:
         self._stream: OutputStream | None = None
         if self.error is None:
             try:
-                self._stream = console.engine.stream(self._request)
+                self._stream = console.gateway.stream(self._request)
             except ConsoleError as error:
                 self.error = str(error)
 

@@ -11,6 +11,7 @@ from dashboard.components.formats import DASH, format_rate, format_seconds
 from dashboard.components.token_view import tokens_as_html
 from engine import Console
 from engine.state import Answer, Conversation, Turn, TurnKind, fork_at, select_answer
+from engine.state.api_keys import Scope
 
 
 def show_turn(console: Console, conversation: Conversation, index: int) -> None:
@@ -171,6 +172,7 @@ def _show_code(console: Console, conversation: Conversation, index: int, answer:
     body = request_body(answer.instance_id, messages_to(conversation, index), restore_parameters(parameters))
     settings = console.settings
     base_url = f"http://{settings.host}:{settings.port}"
+    needs_key = console.keys.is_guarded(Scope.INFERENCE)
     curl, python = st.tabs(["curl", "Python"])
-    curl.code(as_curl(base_url, body, needs_key=bool(settings.api_keys)), language="bash")
-    python.code(as_python(base_url, body, needs_key=bool(settings.api_keys)), language="python")
+    curl.code(as_curl(base_url, body, needs_key=needs_key), language="bash")
+    python.code(as_python(base_url, body, needs_key=needs_key), language="python")

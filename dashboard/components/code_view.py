@@ -9,28 +9,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine import Message, SamplingParams
-
-_DEFAULTS = SamplingParams()
-# Fields of our API that the openai client has no argument for.
-_EXTRA = ("top_k", "min_p", "repetition_penalty")
+from engine.inference.openai_fields import EXTENSIONS, chat_logprob_fields, sampling_fields
 
 
 def request_body(model: str, messages: Sequence[Message], sampling: SamplingParams) -> dict[str, Any]:
     """The JSON body of `POST /v1/chat/completions`, without what is at its default."""
-    body: dict[str, Any] = {
+    return {
         "model": model,
         "messages": [{"role": message.role, "content": message.content} for message in messages],
+        **sampling_fields(sampling),
+        **chat_logprob_fields(sampling),
     }
-    for name in ("temperature", "top_p", *_EXTRA, "presence_penalty", "frequency_penalty", "seed", "max_tokens"):
-        if (value := getattr(sampling, name)) != getattr(_DEFAULTS, name):
-            body[name] = value
-    if sampling.stop:
-        body["stop"] = list(sampling.stop)
-    if sampling.logit_bias:
-        body["logit_bias"] = {str(token_id): value for token_id, value in sampling.logit_bias.items()}
-    if sampling.top_logprobs is not None:
-        body |= {"logprobs": True, "top_logprobs": sampling.top_logprobs}
-    return body
 
 
 def as_curl(base_url: str, body: dict[str, Any], *, needs_key: bool) -> str:
@@ -45,8 +34,8 @@ def as_curl(base_url: str, body: dict[str, Any], *, needs_key: bool) -> str:
 def as_python(base_url: str, body: dict[str, Any], *, needs_key: bool) -> str:
     """A program for the openai package."""
     key = 'os.environ["CONSOLE_API_KEY"]' if needs_key else '"none"'
-    arguments = {name: value for name, value in body.items() if name not in _EXTRA}
-    extra = {name: body[name] for name in _EXTRA if name in body}
+    arguments = {name: value for name, value in body.items() if name not in EXTENSIONS}
+    extra = {name: body[name] for name in EXTENSIONS if name in body}  # the client has no argument for these
     if extra:
         arguments["extra_body"] = extra
     lines = ["import os\n", ""] if needs_key else []

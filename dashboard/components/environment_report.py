@@ -1,25 +1,33 @@
-"""The environment report: verdict, checks worst first, versions, and the report to take along."""
+"""The environment report as a whole: verdict, changes since the one before, versions, and the report to take along."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import tzinfo
 
 import streamlit as st
 
-from dashboard.components.formats import DASH, plain
+from dashboard.components.check_list import LOOKS, checks_text, counts_text
+from dashboard.components.formats import DASH, format_seconds, plain, plural
 from dashboard.components.times import format_ago, format_moment
-from engine.environment import CheckResult, CheckStatus, EnvironmentReport, to_json, to_markdown
-from engine.environment.report import sort_worst_first
+from engine.environment import (
+    Change,
+    CheckStatus,
+    Direction,
+    EnvironmentReport,
+    to_json,
+    to_junit,
+    to_markdown,
+)
 
-# colour, icon, and what it means as a verdict
-_LOOKS = {
-    CheckStatus.PASS: ("green", ":material/check_circle:", "This machine is fit"),
-    CheckStatus.WARN: ("orange", ":material/warning:", "Fit, with warnings"),
-    CheckStatus.FAIL: ("red", ":material/error:", "Not fit: a check failed"),
-    CheckStatus.SKIP: ("gray", ":material/do_not_disturb_on:", "No check applies here"),
-    CheckStatus.ERROR: ("red", ":material/help:", "Undecided: a check could not run"),
+_VERDICTS = {
+    CheckStatus.PASS: "This machine is fit",
+    CheckStatus.WARN: "Fit, with warnings",
+    CheckStatus.FAIL: "Not fit: a check failed",
+    CheckStatus.SKIP: "No check applies here",
+    CheckStatus.ERROR: "Undecided: a check could not run",
 }
-
+_ARROWS = {Direction.BETTER: ":green[better]", Direction.WORSE: ":red[worse]", Direction.NEUTRAL: ""}
 _COMPONENTS = {
     "python": "Python",
     "torch": "PyTorch",
@@ -33,49 +41,44 @@ _COMPONENTS = {
 }
 
 
-def status_badge(status: CheckStatus) -> str:
-    """The status as Markdown, by colour, icon and word."""
-    color, icon, _ = _LOOKS[status]
-    return f":{color}-badge[{icon} {status.value}]"
-
-
-def counts_text(report: EnvironmentReport) -> str:
-    """A badge a status that occurs."""
-    return " ".join(
-        f":{_LOOKS[status][0]}-badge[{count} {status.value}]" for status, count in report.counts().items() if count
+def show_verdict(report: EnvironmentReport, now_s: float, zone: tzinfo) -> None:
+    """The verdict in a line, the counts, and against what and when it was taken."""
+    color, icon = LOOKS[report.verdict]
+    st.markdown(f"##### :{color}[{icon} {_VERDICTS[report.verdict]}]")
+    st.markdown(counts_text(report))
+    depth = "with deep checks" if report.is_deep else "without deep checks"
+    st.caption(
+        f"{checks_text(report)} against the profile {plain(report.profile)}, {depth}, in "
+        f"{format_seconds(report.taken_s)} · taken {format_moment(report.taken_at_s, zone)}, "
+        f"{format_ago(report.taken_at_s, now_s)}"
     )
 
 
-def show_verdict(report: EnvironmentReport, now_s: float, zone: tzinfo) -> None:
-    """The verdict in a line, the counts, and when it was taken."""
-    color, icon, meaning = _LOOKS[report.verdict]
-    st.markdown(f"##### :{color}[{icon} {meaning}]")
-    st.markdown(counts_text(report))
-    st.caption(f"Taken {format_moment(report.taken_at_s, zone)}, {format_ago(report.taken_at_s, now_s)}")
+def change_line(change: Change) -> str:
+    """One change as a line of Markdown: a table would hide its end on a narrow screen."""
+    what = plain(change.what.replace("_", " "))
+    parts = (_ARROWS[change.direction], plain(change.note or ""))
+    note = " · ".join(part for part in parts if part)
+    line = f"**{plain(change.title)}**, {what}: {plain(change.before)} → {plain(change.after)}"
+    return f"{line} · {note}" if note else line
 
 
-def check_rows(checks: tuple[CheckResult, ...]) -> list[dict[str, str]]:
-    """One row a check, worst first. A remedy is ours and may hold Markdown; what was observed is shown as it is."""
-    return [
-        {
-            "Status": status_badge(check.status),
-            "Check": f"**{plain(check.title)}**",
-            "Observed": plain(check.observed),
-            "Remedy": check.remedy or DASH,
-            "Expected": plain(check.expected),
-        }
-        for check in sort_worst_first(checks)
-    ]
+def show_changes(changes: Sequence[Change] | None, before: EnvironmentReport | None, zone: tzinfo) -> None:
+    """What is different from the report `before`; None where there is nothing to compare with."""
+    if before is None or changes is None:
+        st.caption("No earlier run to compare with.")
+        return
+    since = f"the run of {format_moment(before.taken_at_s, zone)}"
+    if not changes:
+        st.caption(f"Nothing changed since {since}.")
+        return
+    is_worse = any(change.direction is Direction.WORSE for change in changes)
+    label = f"**{plural(len(changes), 'change')}** since {since}"
+    with st.expander(label, expanded=is_worse, icon=":material/history:"):
+        st.markdown("  \n".join(map(change_line, changes)))
 
 
-def show_checks(report: EnvironmentReport) -> None:
-    """All checks as a table."""
-    import pandas as pd
-
-    st.table(pd.DataFrame(check_rows(report.checks)), hide_index=True, border="horizontal")
-
-
-def version_rows(versions: dict[str, str | None]) -> list[dict[str, str]]:
+def version_rows(versions: Mapping[str, str | None]) -> list[dict[str, str]]:
     """One row a component, under the name that people use for it."""
     return [
         {"Component": _COMPONENTS.get(name, name), "Version": plain(version or DASH)}
@@ -83,7 +86,7 @@ def version_rows(versions: dict[str, str | None]) -> list[dict[str, str]]:
     ]
 
 
-def show_versions(versions: dict[str, str | None]) -> None:
+def show_versions(versions: Mapping[str, str | None]) -> None:
     """What is installed; a dash where nothing is."""
     import pandas as pd
 
@@ -91,12 +94,12 @@ def show_versions(versions: dict[str, str | None]) -> None:
 
 
 def show_take_along(report: EnvironmentReport) -> None:
-    """The report for a ticket, to copy or to save."""
-    markdown, text = to_markdown(report), to_json(report)
+    """The report for a ticket or for CI, to copy or to save."""
     with st.expander("Copy this report into a ticket", icon=":material/content_copy:"):
-        as_markdown, as_json = st.tabs(["Markdown", "JSON"])
-        _show_text(as_markdown, markdown, "markdown", "environment.md", "text/markdown")
-        _show_text(as_json, text, "json", "environment.json", "application/json")
+        as_markdown, as_json, as_junit = st.tabs(["Markdown", "JSON", "JUnit XML"])
+        _show_text(as_markdown, to_markdown(report), "markdown", "environment.md", "text/markdown")
+        _show_text(as_json, to_json(report), "json", "environment.json", "application/json")
+        _show_text(as_junit, to_junit(report), "xml", "environment.xml", "application/xml")
 
 
 def _show_text(tab: st.delta_generator.DeltaGenerator, text: str, language: str, name: str, mime: str) -> None:

@@ -16,9 +16,10 @@ def describe_request(request: RequestInfo) -> str:
     """One line of Markdown: state, age, tokens, who asked whom."""
     state = ":green-badge[running]" if request.is_running else ":gray-badge[waiting]"
     tokens = f"{request.num_prompt_tokens:,} in · {request.num_output_tokens:,} out"
+    key = f" · key {plain(request.key_id)}" if request.key_id is not None else ""
     return (
         f"{state} **{format_seconds(request.age_s)}** · {tokens}  \n"
-        f":small[:gray[{plain(request.model)} · {plain(request.source)} · {plain(request.request_id)}]]"
+        f":small[:gray[{plain(request.model)} · {plain(request.source)}{key} · {plain(request.request_id)}]]"
     )
 
 

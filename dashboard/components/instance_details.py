@@ -6,8 +6,17 @@ from itertools import cycle
 
 import streamlit as st
 
-from dashboard.components.formats import format_bytes, format_count, format_large, format_seconds, plain
-from dashboard.components.instances import show_instance
+from dashboard.components.formats import (
+    format_bytes,
+    format_bytes_rate,
+    format_count,
+    format_large,
+    format_seconds,
+    format_whole_seconds,
+    plain,
+)
+from dashboard.components.instances import quantization_text, show_instance
+from dashboard.components.memory_plan import show_comparison
 from engine import InstanceInfo
 from engine.inference.stats import RunnerStats
 from engine.models.spec import ModelInfo
@@ -19,13 +28,27 @@ def model_facts(model: ModelInfo) -> dict[str, str]:
         "Architecture": model.architecture,
         "Parameters": format_large(model.num_parameters),
         "Weights": f"{format_bytes(model.weights_bytes)} as {model.dtype}",
+        "Quantization": "none" if model.quantization is None else quantization_text(model.quantization),
         "Device": model.device,
         "Context length": f"{format_count(model.context_length)} tokens",
         "Vocabulary": f"{format_count(model.vocab_size)} tokens",
         "KV cache": f"{format_bytes(model.cache_bytes_per_token)} per token",
-        "Load time": format_seconds(model.loaded_s),
+        "Load time": _load_time(model),
         "Revision": model.revision,
     }
+
+
+def _load_time(model: ModelInfo) -> str:
+    speed = "" if model.read_bytes_per_s is None else f" at {format_bytes_rate(model.read_bytes_per_s)}"
+    return f"{format_seconds(model.loaded_s)}{speed}"
+
+
+def use_text(info: InstanceInfo, now_s: float) -> str:
+    """When it was last used, and whether it may make room for others."""
+    pinned = " · stays loaded" if info.is_pinned else ""
+    if info.last_used_s is None:
+        return f"not used yet{pinned}"
+    return f"last used {format_whole_seconds(max(0.0, now_s - info.last_used_s))} ago{pinned}"
 
 
 def reserved_text(stats: RunnerStats, bytes_per_token: int | None) -> str:
@@ -51,14 +74,18 @@ def show_facts(facts: dict[str, str]) -> None:
 
 
 def show_instance_details(info: InstanceInfo, now_s: float) -> None:
-    """State and load, the cache, and the facts of the model."""
+    """State and load, the cache, the facts of the model, and whether its memory was planned right."""
     show_instance(info, now_s)
     if info.stats is not None:
         bytes_per_token = None if info.model is None else info.model.cache_bytes_per_token
         st.progress(reserved_ratio(info.stats), text=reserved_text(info.stats, bytes_per_token))
         st.caption(
             f"{format_count(info.stats.num_output_tokens)} tokens written in {format_count(info.stats.num_steps)} steps"
-            f" · {format_count(info.num_restarts)} restarts"
+            f" · {format_count(info.num_restarts)} restarts · {use_text(info, now_s)}"
         )
     if info.model is not None:
         show_facts(model_facts(info.model))
+        for note in info.model.notes:
+            st.caption(f":material/info: {plain(note)}")
+    if info.memory is not None:
+        show_comparison(info.memory)

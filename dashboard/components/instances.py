@@ -9,6 +9,9 @@ import streamlit as st
 from dashboard.components.formats import format_large, format_rate, format_whole_seconds, plain
 from engine import InstanceInfo, InstanceState
 from engine.inference.stats import RunnerStats
+from engine.instance import Role
+from engine.lab import Variant
+from engine.models.spec import Quantization
 
 # colour and icon of each state
 _LOOKS = {
@@ -30,11 +33,26 @@ def state_badge(state: InstanceState) -> str:
     return f":{color}-badge[{icon} {state.value}]"
 
 
+def version_badge(info: InstanceInfo) -> str | None:
+    """Which version it is, as Markdown, where there is more than one to tell apart."""
+    if info.role is Role.SERVING and info.version == 1:
+        return None
+    role = "" if info.role is Role.SERVING else f" · {info.role.value}"
+    return f":violet-badge[version {info.version}{role}]"
+
+
+def quantization_text(quantization: Quantization) -> str:
+    """`int4-weight, group of 32, affine`."""
+    return Variant("auto", quantization).label
+
+
 def describe(info: InstanceInfo) -> str:
     """What runs where: `float32 on cpu · 134.5 M parameters`; what was asked for until it is loaded."""
-    if info.model is None:
-        return f"{info.spec.source} · device {info.spec.device} · dtype {info.spec.dtype}"
-    return f"{info.model.dtype} on {info.model.device} · {format_large(info.model.num_parameters)} parameters"
+    if info.model is not None:
+        held = info.model.dtype if info.model.quantization is None else quantization_text(info.model.quantization)
+        return f"{held} on {info.model.device} · {format_large(info.model.num_parameters)} parameters"
+    asked = "" if info.spec.quantization is None else f" · {quantization_text(info.spec.quantization)}"
+    return f"{info.spec.source} · device {info.spec.device} · dtype {info.spec.dtype}{asked}"
 
 
 def stage_text(info: InstanceInfo, now_s: float) -> str:
@@ -71,9 +89,12 @@ def show_instance(info: InstanceInfo, now_s: float) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{plain(info.name)}**", width="content")
         st.markdown(state_badge(info.state), width="content")
+        if badge := version_badge(info):
+            st.markdown(badge, width="content")
     st.caption(plain(describe(info)))
     if info.state in COMING:
-        st.progress(info.progress or 0.0, text=stage_text(info, now_s))
+        text = stage_text(info, now_s) if info.role is not Role.LEAVING else "being cancelled"
+        st.progress(info.progress or 0.0, text=plain(text))
     if info.state is InstanceState.FAILED:
         st.error(plain(failure_text(info, now_s)), icon=":material/error:")
     if info.stats is not None and info.state in (InstanceState.READY, InstanceState.DRAINING):

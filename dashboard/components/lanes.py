@@ -29,8 +29,9 @@ def choose_lanes(models: list[str], *, is_comparison: bool) -> list[Lane]:
 
 
 def ready_models(console: Console) -> list[str]:
-    """Names of the instances that answer now."""
-    return [item.name for item in console.engine.instances() if item.state is InstanceState.READY]
+    """Who answers now: instances here, then routes and instances elsewhere, and `auto` where there is a choice."""
+    here = [item.name for item in console.engine.instances() if item.state is InstanceState.READY]
+    return here + [name for name in console.gateway.names() if name not in here]
 
 
 @st.fragment(run_every=0.5)

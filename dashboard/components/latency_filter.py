@@ -17,7 +17,7 @@ RANGES: dict[str, float | None] = {
     "7 d": 604_800.0,
     "All": None,
 }
-_SOURCES = ("playground", "api")
+_SOURCES = ("playground", "api", "batch", "cache")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class Choice:
     models: tuple[str, ...]
     statuses: tuple[Status, ...]
     source: str | None
+    key_id: str | None
     is_live: bool
 
     def at(self, now_s: float) -> RecordFilter:
@@ -38,11 +39,12 @@ class Choice:
             since_s=None if self.range_s is None else now_s - self.range_s,
             until_s=None if self.range_s is None else now_s,
             source=self.source,
+            key_id=self.key_id,
         )
 
 
-def choose_filter(models: Sequence[str]) -> Choice:
-    """The row of controls."""
+def choose_filter(models: Sequence[str], keys: Sequence[str]) -> Choice:
+    """The rows of controls; API keys can be chosen once one has records."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         range_label = st.segmented_control(
             "Time range", list(RANGES), default="1 h", required=True, key="range", bind="query-params"
@@ -69,6 +71,16 @@ def choose_filter(models: Sequence[str]) -> Choice:
             accept_new_options=True,
             help="Who asked, as the request named itself.",
         )
+        key_id = _choose_key(keys) if keys else None
     return Choice(
-        RANGES[range_label or "1 h"], tuple(chosen), tuple(Status(status) for status in statuses), source, is_live
+        RANGES[range_label or "1 h"],
+        tuple(chosen),
+        tuple(Status(status) for status in statuses),
+        source,
+        key_id,
+        is_live,
     )
+
+
+def _choose_key(keys: Sequence[str]) -> str | None:
+    return st.selectbox("API key", keys, index=None, key="key_id", bind="query-params", placeholder="Any key")

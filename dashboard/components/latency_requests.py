@@ -38,6 +38,7 @@ def request_rows(records: Sequence[RequestRecord], zone: tzinfo) -> dict[str, li
         "Received": [local_datetime(record.received_at_s, zone) for record in records],
         "Model": [record.model for record in records],
         "Source": [record.source for record in records],
+        "Key": [record.key_id for record in records],
         "Ended": [record.finish_reason for record in records],
         "In": [record.num_prompt_tokens for record in records],
         "Out": [record.num_output_tokens for record in records],

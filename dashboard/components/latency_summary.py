@@ -11,7 +11,12 @@ from dashboard.components.latency_terms import LABELS
 from dashboard.components.objectives import VERDICT_COLORS, judge
 from engine.latency import LatencySummary, Metric, Status
 
-_STATUS_COLORS = {Status.SUCCESSFUL: "green", Status.CANCELLED: "gray", Status.ERRORED: "red"}
+_STATUS_COLORS = {
+    Status.SUCCESSFUL: "green",
+    Status.CANCELLED: "gray",
+    Status.ERRORED: "red",
+    Status.REJECTED: "orange",
+}
 
 
 def summary_rows(summary: LatencySummary, objectives: Mapping[Metric, float]) -> list[dict[str, str]]:

@@ -2,51 +2,52 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from collections.abc import Callable
+from dataclasses import replace
 
 import streamlit as st
 
 from dashboard.components.errors import errors_shown
 from dashboard.components.formats import plain
+from dashboard.components.memory_plan import show_plan
+from dashboard.components.spec_form import choose_spec
 from engine import Engine, ModelSpec
-from engine.models.spec import Device, DType
+from engine.models.plan import MemoryPlan
 from engine.weights.sources import SAMPLE
 
+_EMPTY = f"Source is empty: give the path of a model folder or of a .gguf file, or `{SAMPLE}`."
 
-def show_load_form(engine: Engine) -> None:
-    """Ask for a model and begin to load it; what was typed stays where it was refused."""
-    with st.form("load-model"):
-        source = st.text_input(
-            "Source",
-            placeholder="/models/AutoGLM-Phone-9B",
-            help=f"The path of a model folder or of a .gguf file on the console's machine, or `{SAMPLE}`.",
-            key="load-source",
-        )
+
+def show_load_form(engine: Engine, plan: Callable[[ModelSpec], MemoryPlan]) -> None:
+    """Ask for a model, plan its memory, and begin to load it; what was typed stays where it was refused."""
+    with st.container(border=True):
         name = st.text_input(
             "Name", placeholder="the source's own name", help="What API clients call it.", key="load-name"
+        ).strip()
+        spec = choose_spec("load", ModelSpec(source=""), engine.settings.max_running)
+        is_pinned = engine.unload_idle and st.checkbox(
+            "Keep it loaded", key="load-pinned", help="Never unload it to make room for another model."
         )
         with st.container(horizontal=True):
-            device = st.selectbox(
-                "Device", get_args(Device), help="`auto` takes a GPU where there is one.", key="load-device"
-            )
-            dtype = st.selectbox(
-                "Weights as",
-                get_args(DType),
-                help="`auto` is float32 on a CPU and bfloat16 on a GPU.",
-                key="load-dtype",
-            )
-        is_submitted = st.form_submit_button("Load model", type="primary", icon=":material/add:", key="load-submit")
+            is_submitted = st.button("Load model", type="primary", icon=":material/add:", key="load-submit")
+            is_asked = st.button("Does it fit?", icon=":material/memory:", key="load-plan")
+    if is_asked and is_complete(spec):
+        with errors_shown():
+            show_plan(plan(spec))
     if is_submitted:
-        _load(engine, source.strip(), name.strip(), device, dtype)
+        _load(engine, replace(spec, name=name or None), is_pinned)
 
 
-def _load(engine: Engine, source: str, name: str, device: Device, dtype: DType) -> None:
-    if not source:
-        st.error(
-            f"Source is empty: give the path of a model folder or of a .gguf file, or `{SAMPLE}`.",
-            icon=":material/error:",
-        )
+def is_complete(spec: ModelSpec) -> bool:
+    """Whether a source was typed; says so where none was."""
+    if not spec.source:
+        st.error(_EMPTY, icon=":material/error:")
+    return bool(spec.source)
+
+
+def _load(engine: Engine, spec: ModelSpec, is_pinned: bool) -> None:
+    if not is_complete(spec):
         return
     with errors_shown():
-        loaded = engine.load(ModelSpec(source, name or None, device, dtype))
+        loaded = engine.load(spec, is_pinned=is_pinned)
         st.success(f"**{plain(loaded)}** is loading; its progress is in the list.", icon=":material/check:")

@@ -18,15 +18,22 @@ from engine.errors import SettingsError
 
 # A setting that is named in no group is shown under the last heading, so that none can be forgotten.
 _GROUPS: dict[str, tuple[str, ...]] = {
-    "Server": ("host", "port", "api_keys", "home", "log_level"),
+    "Server": ("host", "port", "api_keys", "home", "log_level", "log_format", "log_prompts"),
     "Model": ("model", "model_name", "device", "dtype", "threads"),
     "Serving limits": (
         "max_running",
         "max_waiting",
+        "max_waiting_tokens",
+        "queue_policy",
+        "queue_timeout_s",
         "chunk_tokens",
         "kv_cache_gib",
         "default_max_tokens",
         "request_timeout_s",
+        "max_body_mib",
+        "body_timeout_s",
+        "response_cache_mib",
+        "response_cache_ttl_s",
     ),
     "Objectives": ("objective_ttft_p95_s", "objective_tpot_p95_s", "objective_e2e_p95_s"),
     "Telemetry": ("telemetry_interval_s",),

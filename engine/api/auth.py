@@ -1,33 +1,125 @@
-"""API keys: compared in constant time, never logged."""
+"""Who asks, and whether they may: bearer keys and their scopes. Keys are never logged."""
 
 from __future__ import annotations
 
-import hmac
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Request, Response, Security
+from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
+from fastapi.security.base import SecurityBase
 
-from engine.api.provider import ConsoleOfServer
-from engine.config import Settings
-from engine.errors import AuthenticationError
+from engine.api.errors import console_error_response
+from engine.api.provider import console_of
+from engine.console import Console
+from engine.errors import AuthenticationError, ConsoleError, ScopeError
+from engine.keyring import ANONYMOUS, Caller, Keyring
+from engine.state.api_keys import Scope
+
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def is_known_key(key: str, settings: Settings) -> bool:
-    """Whether `key` is one of the configured ones. Every key is compared, so the time tells nothing."""
-    given = key.encode()
-    matches = [hmac.compare_digest(given, known.get_secret_value().encode()) for known in settings.api_keys]
-    return any(matches)
-
-
-async def require_key(http: Request, console: ConsoleOfServer) -> None:
-    """Refuse a request without a known bearer key; without configured keys all requests pass.
+def authorize(keys: Keyring, secret: str | None, *scopes: Scope) -> Caller:
+    """Who sends this secret, one of `scopes` at least being theirs. Where none of them is guarded anybody may ask, and
+    whatever key a client sends because it must send one is let pass.
 
     Raises:
-        AuthenticationError: the header is missing or its key unknown.
+        AuthenticationError: there is no secret, or none that is in force.
+        ScopeError: its key has none of the scopes.
     """
-    if not console.settings.api_keys:
-        return
-    scheme, _, key = http.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not is_known_key(key.strip(), console.settings):
-        raise AuthenticationError(
-            "send a known key in the header `Authorization: Bearer KEY`; CONSOLE_API_KEYS has them"
+    is_guarded = all(keys.is_guarded(scope) for scope in scopes)
+    try:
+        caller = _identify(keys, secret)
+    except AuthenticationError:
+        if is_guarded:
+            raise
+        return ANONYMOUS
+    if is_guarded and caller.scopes.isdisjoint(scopes):
+        raise ScopeError(
+            f"the key {caller.name!r} has the scopes {', '.join(sorted(caller.scopes)) or 'none'}; this needs "
+            f"{' or '.join(scopes)}: use a key that has it"
         )
+    return caller
+
+
+def _identify(keys: Keyring, secret: str | None) -> Caller:
+    if not secret:
+        raise AuthenticationError("send a key in the header `Authorization: Bearer KEY`; the settings page makes them")
+    return keys.identify(secret)
+
+
+def secret_of(http: Request) -> str | None:
+    """The bearer key of a request; None where it sends none."""
+    scheme, _, secret = http.headers.get("authorization", "").partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" else None
+
+
+class _Guard(SecurityBase):
+    """The dependency that lets a caller with one of `scopes` in, and the scheme that the document tells of. One step
+    and not several, because each dependency costs a request more than telling who asks."""
+
+    def __init__(self, *scopes: Scope) -> None:
+        self.model = HTTPBearerModel(description="A key from the settings page or from CONSOLE_API_KEYS.")
+        self.scheme_name = "HTTPBearer"
+        self._scopes = scopes
+
+    async def __call__(self, http: Request) -> Caller:
+        return authorize(console_of(http).keys, secret_of(http), *self._scopes)
+
+
+class _AdminGuard(_Guard):
+    """Where administration needs no key, pages of other sites that a browser here has open are kept out."""
+
+    async def __call__(self, http: Request) -> Caller:
+        caller = await super().__call__(http)
+        origin, host = http.headers.get("origin"), http.headers.get("host", "")
+        if caller is ANONYMOUS and (_has_domain(host) or (origin is not None and origin.partition("://")[2] != host)):
+            raise ScopeError(
+                f"a page of {origin or host} may not administer this console without a key: make one on the settings "
+                "page"
+            )
+        return caller
+
+
+def _has_domain(host: str) -> bool:
+    """Whether a `Host` is a name that anybody may own, and so have lead here (DNS rebinding): no address, and none of
+    the names without a dot that only this network has."""
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+    try:
+        ip_address(name.strip("[]"))
+    except ValueError:
+        return "." in name.removesuffix(".localhost")
+    return False
+
+
+def guard(endpoint: Endpoint, *scopes: Scope) -> Endpoint:
+    """A plain route that only a caller with one of `scopes` may use; before the console is open anybody may."""
+
+    async def guarded(http: Request) -> Response:
+        console: Console | None = getattr(http.app.state, "console", None)
+        try:
+            if console is not None:
+                authorize(console.keys, secret_of(http), *scopes)
+        except ConsoleError as error:
+            return console_error_response(error)
+        return await endpoint(http)
+
+    return guarded
+
+
+InferenceCaller = Annotated[Caller, Security(_Guard(Scope.INFERENCE))]
+MetricsCaller = Annotated[Caller, Security(_Guard(Scope.METRICS, Scope.ADMIN))]
+AdminCaller = Annotated[Caller, Security(_AdminGuard(Scope.ADMIN))]
+
+
+async def require_admin(_caller: AdminCaller) -> None:
+    """For whole applications that only administrators may use."""
+
+
+async def require_metrics(_caller: MetricsCaller) -> None:
+    """For routers of readings."""
+
+
+async def require_key(_caller: InferenceCaller) -> None:
+    """For routers whose endpoints may be used for inference, and do not ask by whom."""

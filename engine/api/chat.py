@@ -2,169 +2,152 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import AsyncIterator, Iterable
-from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter
+from fastapi import Request as HttpRequest
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse, Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from fastapi.responses import JSONResponse, Response
 
-from engine.api.auth import require_key
-from engine.api.errors import error_body
+from engine.api.chat_schema import AnswerMessage, ChatCompletion, ChatCompletionRequest, Choice
+from engine.api.choices import Choices
+from engine.api.errors import console_error_body
+from engine.api.logprobs import token_logprobs
 from engine.api.provider import ConsoleOfServer
-from engine.api.schemas import AnswerMessage, ChatCompletion, ChatCompletionRequest, Choice, Usage
-from engine.errors import DeadlineError, InstanceNotReadyError, WorkerDiedError
-from engine.inference.outputs import OutputStream
+from engine.api.quotas import Metered
+from engine.api.request_ids import request_id_of
+from engine.api.response_cache import CREATED, ID, CachedRoute, allow_cache, answer_kept, cache_headers
+from engine.api.schemas import Usage
+from engine.api.streaming import DONE, Answer, EventResponse, sse, whole_events
+from engine.api.tools import ToolCallBody, call_delta
 from engine.inference.request import Delta, Finished, FinishReason, TokenInfo
 
-router = APIRouter(dependencies=[Depends(require_key)])
+router = APIRouter(route_class=CachedRoute)
+_PREFIX = "req-"
 
 
 @router.post("/chat/completions", response_model=ChatCompletion, summary="Answer a conversation")
-async def create_chat_completion(body: ChatCompletionRequest, http: Request, console: ConsoleOfServer) -> Response:
+async def create_chat_completion(
+    body: ChatCompletionRequest, http: HttpRequest, console: ConsoleOfServer, meter: Metered
+) -> Response:
     """Streams when `stream` is true. A client that leaves ends its request within one step."""
-    stream = await run_in_threadpool(console.engine.stream, body.to_request())
-    headers = {"x-request-id": stream.request_id}
+    request_id = request_id_of(http, _PREFIX)
+    requests = allow_cache(http, body, body.to_requests(request_id))
+    choices = await run_in_threadpool(Choices.begin, meter, requests)
+    call = _Call(request_id, int(choices.streams[0].received_at_s), body)
+    headers = {**meter.headers(), **cache_headers(console.gateway, choices)}
+    if choices.are_kept:
+        written = await _write_kept(replace(call, id=ID, created=CREATED), choices, http)
+        return await answer_kept(http, console.gateway, choices, written, _PREFIX, headers)
     if body.stream:
-        return _EventResponse(stream, _events(stream, body), headers)
-    completion = await _collect(stream, body, http)
-    return JSONResponse(completion.model_dump(exclude_none=True), headers=headers)
+        return EventResponse(choices, _Events(call, choices).lines(), headers)
+    completion = _completion(call, await choices.collect(http))
+    return JSONResponse(completion.model_dump(), headers=headers)
 
 
-class _EventResponse(StreamingResponse):
-    """Server-sent events. Closes the stream also when the client left before the first of them, where the
-    generator's own `finally` never runs."""
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One HTTP request."""
 
-    def __init__(self, stream: OutputStream, events: AsyncIterator[str], headers: dict[str, str]) -> None:
-        super().__init__(events, media_type="text/event-stream", headers=headers)
-        self._stream = stream
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._stream.close()
+    id: str
+    created: int
+    body: ChatCompletionRequest
 
 
-async def _collect(stream: OutputStream, body: ChatCompletionRequest, http: Request) -> ChatCompletion:
-    watcher = asyncio.create_task(_close_on_disconnect(stream, http))
-    text: list[str] = []
-    tokens: list[TokenInfo] = []
-    try:
-        async for event in stream:
-            if isinstance(event, Delta):
-                text.append(event.text)
-                tokens.extend(event.tokens)
-    finally:
-        stream.close()
-        watcher.cancel()
-        with suppress(asyncio.CancelledError):
-            await watcher
-    finished = stream.finished
-    if finished is None:
-        raise WorkerDiedError("the request ended without an answer; send it again")
-    _raise_unless_complete(finished)
-    choice = Choice(
-        message=AnswerMessage(content="".join(text)),
-        logprobs=_logprobs(tokens) if body.logprobs else None,
-        finish_reason=finished.reason.value,
-    )
+async def _write_kept(call: _Call, choices: Choices, http: HttpRequest) -> Response:
+    if call.body.stream:
+        return await whole_events(_Events(call, choices).lines())
+    return JSONResponse(_completion(call, await choices.collect(http)).model_dump())
+
+
+def _completion(call: _Call, answers: Iterable[Answer]) -> ChatCompletion:
+    answers = tuple(answers)
     return ChatCompletion(
-        id=finished.request_id,
-        created=int(finished.timing.received_at_s),
-        model=body.model,
-        choices=[choice],
-        usage=_usage(finished),
-        seed=finished.seed,
+        id=call.id,
+        created=call.created,
+        model=call.body.model,
+        choices=[_choice(index, answer, call.body) for index, answer in enumerate(answers)],
+        usage=Usage.of(answer.finished for answer in answers),
+        seed=answers[0].finished.seed,
     )
 
 
-async def _close_on_disconnect(stream: OutputStream, http: Request) -> None:
-    """The body was read before, so the next message of the connection is its end."""
-    while (await http.receive())["type"] != "http.disconnect":
-        pass
-    stream.close()
+def _choice(index: int, answer: Answer, body: ChatCompletionRequest) -> Choice:
+    calls = [ToolCallBody.of(call) for call in answer.calls]
+    message = AnswerMessage(content=answer.text if answer.text or not calls else None, tool_calls=calls or None)
+    logprobs = _logprobs(answer.tokens) if body.logprobs else None
+    return Choice(
+        index=index, message=message, logprobs=logprobs, finish_reason=_reason(answer.finished, has_calls=bool(calls))
+    )
 
 
-def _raise_unless_complete(finished: Finished) -> None:
-    if finished.reason is FinishReason.DEADLINE:
-        raise DeadlineError(finished.error or "the request ran past its deadline")
-    if finished.reason is FinishReason.ERROR:
-        raise WorkerDiedError(finished.error or "the request failed")
-    if finished.reason is FinishReason.CANCELLED:
-        raise InstanceNotReadyError("the request was cancelled by the operator; send it again")
+def _reason(finished: Finished, *, has_calls: bool) -> Literal["stop", "length", "tool_calls"]:
+    if finished.reason is FinishReason.LENGTH:
+        return "length"
+    return "tool_calls" if has_calls else "stop"
 
 
-async def _events(stream: OutputStream, body: ChatCompletionRequest) -> AsyncIterator[str]:
-    try:
-        yield _chunk(stream, body, {"role": "assistant", "content": ""})
-        async for event in stream:
-            if isinstance(event, Finished):
-                for line in _last_chunks(stream, body, event):
+class _Events:
+    """The server-sent events of one request, choices interleaved as they come."""
+
+    def __init__(self, call: _Call, choices: Choices) -> None:
+        self._choices = choices
+        self._body = call.body
+        self._frame: dict[str, Any] = {
+            "id": call.id,
+            "object": "chat.completion.chunk",
+            "created": call.created,
+            "model": call.body.model,
+        }
+        self._have_calls: set[int] = set()
+        self._finished: dict[int, Finished] = {}
+
+    async def lines(self) -> AsyncIterator[str]:
+        """A failure ends all choices, told in the shape of an error."""
+        try:
+            for index in range(len(self._choices.streams)):
+                yield self._chunk(index, {"role": "assistant", "content": ""})
+            async for index, event in self._choices.events():
+                failure = event.failure() if isinstance(event, Finished) else None
+                if failure is not None:
+                    yield sse(console_error_body(failure))
+                    break
+                for line in self._of(index, event):
                     yield line
-            elif event.text or (body.logprobs and event.tokens):
-                logprobs = _logprobs(event.tokens) if body.logprobs else None
-                yield _chunk(stream, body, {"content": event.text}, logprobs=logprobs)
-    finally:
-        stream.close()
+            else:
+                if self._body.has_usage_event:
+                    ordered = (self._finished[index] for index in sorted(self._finished))
+                    yield sse({**self._frame, "choices": [], "usage": Usage.of(ordered).model_dump()})
+            yield DONE
+        finally:
+            self._choices.close()
 
+    def _of(self, index: int, event: Delta | Finished) -> Iterable[str]:
+        if isinstance(event, Finished):
+            self._finished[index] = event
+            yield self._chunk(index, {}, finish_reason=_reason(event, has_calls=index in self._have_calls))
+            return
+        logprobs = _logprobs(event.tokens) if self._body.logprobs and event.tokens else None
+        if event.text or (logprobs and not event.calls):
+            yield self._chunk(index, {"content": event.text}, logprobs)
+            logprobs = None
+        if event.calls:
+            self._have_calls.add(index)
+            yield self._chunk(index, {"tool_calls": [call_delta(piece) for piece in event.calls]}, logprobs)
 
-def _last_chunks(stream: OutputStream, body: ChatCompletionRequest, finished: Finished) -> Iterable[str]:
-    if finished.reason in (FinishReason.STOP, FinishReason.LENGTH):
-        yield _chunk(stream, body, {}, finish_reason=finished.reason.value)
-    else:
-        message = finished.error or "the request was cancelled by the operator; send it again"
-        yield _sse(error_body(message, finished.reason.value, 500))
-    if body.stream_options is not None and body.stream_options.include_usage:
-        yield _chunk(stream, body, None, usage=_usage(finished))
-    yield "data: [DONE]\n\n"
-
-
-def _chunk(
-    stream: OutputStream,
-    body: ChatCompletionRequest,
-    delta: dict[str, Any] | None,
-    logprobs: dict[str, Any] | None = None,
-    finish_reason: str | None = None,
-    usage: Usage | None = None,
-) -> str:
-    choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
-    chunk: dict[str, Any] = {
-        "id": stream.request_id,
-        "object": "chat.completion.chunk",
-        "created": int(stream.received_at_s),
-        "model": body.model,
-        "choices": [] if delta is None else [choice],
-    }
-    if usage is not None:
-        chunk["usage"] = usage.model_dump()
-    return _sse(chunk)
-
-
-def _sse(data: dict[str, Any]) -> str:
-    return f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
-
-
-def _usage(finished: Finished) -> Usage:
-    prompt, output = finished.num_prompt_tokens, finished.num_output_tokens
-    return Usage(prompt_tokens=prompt, completion_tokens=output, total_tokens=prompt + output)
+    def _chunk(
+        self,
+        index: int,
+        delta: dict[str, Any],
+        logprobs: dict[str, Any] | None = None,
+        finish_reason: str | None = None,
+    ) -> str:
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
+        usage = {"usage": None} if self._body.has_usage_event else {}
+        return sse({**self._frame, "choices": [choice], **usage})
 
 
 def _logprobs(tokens: Iterable[TokenInfo]) -> dict[str, Any]:
-    return {
-        "content": [
-            {
-                **_token_logprob(token.text, token.logprob),
-                "top_logprobs": [_token_logprob(text, value) for _, text, value in token.top],
-            }
-            for token in tokens
-        ]
-    }
-
-
-def _token_logprob(text: str, logprob: float | None) -> dict[str, Any]:
-    return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+    return {"content": token_logprobs(tokens), "refusal": None}

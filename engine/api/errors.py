@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -10,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from engine.errors import ConsoleError, QueueFullError
+from engine.errors import AuthenticationError, ConsoleError
 
 logger = logging.getLogger(__name__)
 
@@ -26,13 +27,28 @@ def console_error_body(error: ConsoleError) -> dict[str, Any]:
     return error_body(str(error), error.code, error.status, getattr(error, "param", None))
 
 
+def error_headers(error: ConsoleError) -> dict[str, str]:
+    """`Retry-After` in whole seconds, one at least, where the error says that another try may go better; how to
+    authenticate where that lacks; and what the error itself has for them."""
+    headers = dict(error.headers)
+    if error.retry_after_s is not None:
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+    if isinstance(error, AuthenticationError):
+        headers["www-authenticate"] = "Bearer"
+    return headers
+
+
+def console_error_response(error: ConsoleError) -> JSONResponse:
+    """The whole answer to one of our own errors."""
+    return JSONResponse(console_error_body(error), error.status, error_headers(error))
+
+
 def add_error_handlers(app: FastAPI) -> None:
     """Answer every error of the API in one shape."""
 
     @app.exception_handler(ConsoleError)
     async def _console(_: Request, error: ConsoleError) -> JSONResponse:
-        headers = {"retry-after": "1"} if isinstance(error, QueueFullError) else None
-        return JSONResponse(console_error_body(error), error.status, headers)
+        return console_error_response(error)
 
     @app.exception_handler(RequestValidationError)
     async def _validation(_: Request, error: RequestValidationError) -> JSONResponse:

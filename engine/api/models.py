@@ -9,14 +9,13 @@ from engine.api.provider import ConsoleOfServer
 from engine.api.schemas import ModelCard, ModelList
 from engine.console import Console
 from engine.errors import InstanceNotFoundError
-from engine.instance import InstanceState
 
 router = APIRouter(dependencies=[Depends(require_key)])
 
 
-@router.get("/models", summary="Models that are ready")
+@router.get("/models", summary="Models that can be asked now")
 async def list_models(console: ConsoleOfServer) -> ModelList:
-    """Instances in another state than ready are on the models page and in `/readyz`, not here."""
+    """Also instances elsewhere, routes and `auto`. What is not ready is in `/readyz`, not here."""
     return ModelList(data=_ready_models(console))
 
 
@@ -30,8 +29,6 @@ async def get_model(name: str, console: ConsoleOfServer) -> ModelCard:
 
 
 def _ready_models(console: Console) -> list[ModelCard]:
-    return [
-        ModelCard(id=item.name, created=int(item.since_s))
-        for item in console.engine.instances()
-        if item.state is InstanceState.READY
-    ]
+    since = {item.name: int(item.since_s) for item in console.engine.serving()}
+    opened = int(console.opened_at_s)  # of what has no moment of its own
+    return [ModelCard(id=name, created=since.get(name, opened)) for name in console.gateway.names()]

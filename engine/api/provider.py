@@ -10,8 +10,8 @@ from engine.console import Console
 from engine.errors import InstanceNotReadyError
 
 
-def get_console(http: Request) -> Console:
-    """The console of this server.
+def console_of(http: Request) -> Console:
+    """The console of the server that this request came to.
 
     Raises:
         InstanceNotReadyError: the server is starting or stopping.
@@ -22,4 +22,9 @@ def get_console(http: Request) -> Console:
     return cast(Console, console)
 
 
-ConsoleOfServer = Annotated[Console, Depends(get_console)]
+async def _get_console(http: Request) -> Console:
+    """Not a plain function: those are called on another thread, which costs more than all else that is asked here."""
+    return console_of(http)
+
+
+ConsoleOfServer = Annotated[Console, Depends(_get_console)]

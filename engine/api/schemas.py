@@ -1,113 +1,153 @@
-"""The bodies of the API, as OpenAI's chat completions have them, and their translation to the engine's terms.
+"""What the bodies of several endpoints have in common, in OpenAI's terms, and its translation to the engine's.
 
 A field that cannot be honoured is refused by name (`extra="forbid"`, and `Literal` where one value can).
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import json
+from collections.abc import Iterable
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from engine.errors import InvalidRequestError
-from engine.inference.request import Message, Request, SamplingParams
+from engine.inference.request import Finished, SamplingParams
+from engine.inference.tools import is_text
 
-Role = Literal["system", "developer", "user", "assistant"]
+# OpenAI's bound of messages, here of every list and object but those of tokens.
+MAX_ITEMS = 2048
+MAX_FIELDS = 128
+
+# Fields of a body that go to `SamplingParams` by name; what is null there is left to its defaults.
+_NUMBERS = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+)
 
 
-class _Body(BaseModel):
+def _check_text(text: str) -> str:
+    if not is_text(text):
+        raise PydanticCustomError("half_character", "it holds half a character (a lone surrogate): send whole ones")
+    return text
+
+
+def _check_json(value: dict[str, Any]) -> dict[str, Any]:
+    """What Python reads, it cannot always write: `NaN` is no JSON."""
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError as error:
+        raise PydanticCustomError(
+            "no_json", "it holds NaN, Infinity or half a character (a lone surrogate), which JSON has not: send none"
+        ) from error
+    return value
+
+
+# What comes back in answers, or is kept, has to be such that it can be written.
+WholeText = Annotated[str, AfterValidator(_check_text)]
+JsonObject = Annotated[dict[str, Any], AfterValidator(_check_json)]
+
+
+def in_one_sentence(kind: str, sentence: str) -> WrapValidator:
+    """For a field of several shapes: one sentence instead of a finding for each of them."""
+
+    def validate(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            raise PydanticCustomError(kind, sentence) from error
+
+    return WrapValidator(validate)
+
+
+class Body(BaseModel):
+    """A part of a body. Of each list and each object in it only so much is looked at: every item that is wrong costs a
+    kilobyte, and a body may hold millions."""
+
     model_config = ConfigDict(extra="forbid")
+    long_fields: ClassVar[frozenset[str]] = frozenset()
+    """Those that may have more than `MAX_ITEMS`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bound(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        if len(data) > MAX_FIELDS:
+            raise InvalidRequestError(f"an object has {len(data):,} fields, at most {MAX_FIELDS} are read: send fewer")
+        for name in data.keys() & cls.model_fields.keys() - cls.long_fields:
+            num_items = len(data[name]) if isinstance(data[name], (list, dict)) else 0
+            if num_items > MAX_ITEMS:
+                raise InvalidRequestError(
+                    f"{name} has {num_items:,} items, at most {MAX_ITEMS:,} are read: send fewer", name
+                )
+        return data
 
 
-class TextPart(_Body):
-    type: Literal["text"]
-    text: str
-
-
-class ChatMessage(_Body):
-    role: Role
-    content: str | list[TextPart]
-    name: str | None = Field(None, description="accepted; this console's models do not use it")
-
-    def to_message(self) -> Message:
-        """With several text parts joined, and OpenAI's `developer` as the `system` that templates know."""
-        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return Message("system" if self.role == "developer" else self.role, text)
-
-
-class StreamOptions(_Body):
+class StreamOptions(Body):
     include_usage: bool = False
+    include_obfuscation: Literal[False] | None = Field(None, description="this server adds no padding to events")
 
 
-class ResponseFormat(_Body):
-    type: Literal["text"]
+class SamplingBody(Body):
+    """The fields that every endpoint which writes text has."""
 
-
-class ChatCompletionRequest(_Body):
-    model: str
-    messages: list[ChatMessage]
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = Field(0, description="0 keeps all tokens")
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
+    model: WholeText
+    temperature: float | None = Field(None, description="1 where left out")
+    top_p: float | None = Field(None, description="1 where left out")
+    top_k: int | None = Field(None, description="0, or left out, keeps all tokens")
+    min_p: float | None = Field(None, description="0 where left out")
+    repetition_penalty: float | None = Field(None, description="1 where left out")
+    presence_penalty: float | None = Field(None, description="0 where left out")
+    frequency_penalty: float | None = Field(None, description="0 where left out")
     logit_bias: dict[str, float] | None = None
     seed: int | None = None
     stop: str | list[str] | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    logprobs: bool = False
-    top_logprobs: int | None = None
-    n: Literal[1] = 1
-    stream: bool = False
-    stream_options: StreamOptions | None = None
-    response_format: ResponseFormat | None = None
     timeout_s: float | None = Field(None, description="deadline in seconds from receipt")
-    user: str | None = Field(None, description="accepted; it has no effect on the answer")
+    user: WholeText | None = Field(None, description="accepted; it has no effect on the answer")
 
-    def to_request(self) -> Request:
+    def to_sampling(self, max_tokens: int | None, top_logprobs: int | None) -> SamplingParams:
         """Raises InvalidRequestError for what the schema alone cannot refuse."""
-        if self.stream_options is not None and not self.stream:
-            raise InvalidRequestError("stream_options is only allowed with stream: true", "stream_options")
-        return Request(
-            model=self.model,
-            messages=tuple(message.to_message() for message in self.messages),
-            sampling=self._sampling(),
-            timeout_s=self.timeout_s,
-            source="api",
-        )
-
-    def _sampling(self) -> SamplingParams:
+        given = {name: getattr(self, name) for name in _NUMBERS if getattr(self, name) is not None}
         return SamplingParams(
-            temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=self.top_k,
-            min_p=self.min_p,
-            repetition_penalty=self.repetition_penalty,
-            presence_penalty=self.presence_penalty,
-            frequency_penalty=self.frequency_penalty,
+            **given,
             logit_bias=_parse_bias(self.logit_bias or {}),
             seed=self.seed,
             stop=(self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()),
-            max_tokens=self._max_tokens(),
-            top_logprobs=self._top_logprobs(),
+            max_tokens=max_tokens,
+            top_logprobs=top_logprobs,
         )
 
-    def _max_tokens(self) -> int | None:
-        if self.max_tokens is not None and self.max_completion_tokens not in (None, self.max_tokens):
-            raise InvalidRequestError(
-                f"max_tokens is {self.max_tokens} and max_completion_tokens is {self.max_completion_tokens}: "
-                "send one of them",
-                "max_tokens",
-            )
-        return self.max_tokens if self.max_tokens is not None else self.max_completion_tokens
 
-    def _top_logprobs(self) -> int | None:
-        if self.top_logprobs is not None and not self.logprobs:
-            raise InvalidRequestError("top_logprobs is only allowed with logprobs: true", "top_logprobs")
-        return (self.top_logprobs or 0) if self.logprobs else None
+class StreamedBody(SamplingBody):
+    """The fields of the endpoints that stream chunks."""
+
+    stream_options: StreamOptions | None = None
+
+    @property
+    def has_usage_event(self) -> bool:
+        """The stream ends with what it took."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    def check_stream_options(self, *, is_streamed: bool) -> None:
+        """Raise InvalidRequestError where there are options and no stream."""
+        if self.stream_options is not None and not is_streamed:
+            raise InvalidRequestError("stream_options is only allowed with stream: true", "stream_options")
 
 
 def _parse_bias(bias: dict[str, float]) -> dict[int, float]:
@@ -122,27 +162,13 @@ class Usage(BaseModel):
     completion_tokens: int
     total_tokens: int
 
-
-class AnswerMessage(BaseModel):
-    role: Literal["assistant"] = "assistant"
-    content: str
-
-
-class Choice(BaseModel):
-    index: int = 0
-    message: AnswerMessage
-    logprobs: dict[str, Any] | None = None
-    finish_reason: str
-
-
-class ChatCompletion(BaseModel):
-    id: str
-    object: Literal["chat.completion"] = "chat.completion"
-    created: int
-    model: str
-    choices: list[Choice]
-    usage: Usage
-    seed: int = Field(description="the seed used; send it again to get the same answer")
+    @classmethod
+    def of(cls, answers: Iterable[Finished]) -> Usage:
+        """What the answers to one prompt took, the prompt counted once."""
+        answers = tuple(answers)
+        prompt = answers[0].num_prompt_tokens if answers else 0
+        output = sum(finished.num_output_tokens for finished in answers)
+        return cls(prompt_tokens=prompt, completion_tokens=output, total_tokens=prompt + output)
 
 
 class ModelCard(BaseModel):

@@ -1,38 +1,57 @@
-"""The environment report: all checks of this machine at one moment, and the texts it can be copied as."""
+"""The environment report: what a machine was checked against, and how each check ended."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import platform
 from collections import Counter
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 
-from engine.clock import Clock, SystemClock
-from engine.environment.check import Check, CheckResult, CheckStatus, run_checks
+from engine.environment.check import Check, CheckResult, CheckStatus, run_checks, worst
 from engine.environment.containers import container_checks
+from engine.environment.context import CheckContext
 from engine.environment.gpu import gpu_checks
 from engine.environment.host import host_checks
+from engine.environment.kubernetes import kubernetes_checks
+from engine.environment.network import network_checks
 from engine.environment.python import package_version, python_checks, read_torch_build
+from engine.errors import ProfileError
 from engine.telemetry.nvml import Nvml
 
-WORST_FIRST = (CheckStatus.FAIL, CheckStatus.ERROR, CheckStatus.WARN, CheckStatus.PASS)
+# A family is the part of a check's id before the dot; in the order of the report.
+FAMILIES: dict[str, tuple[str, Callable[[CheckContext], tuple[Check, ...]]]] = {
+    "host": ("Host", host_checks),
+    "python": ("Python", python_checks),
+    "gpu": ("GPU", gpu_checks),
+    "containers": ("Container engine", container_checks),
+    "kubernetes": ("Kubernetes", kubernetes_checks),
+    "network": ("Network", network_checks),
+}
 
 
 @dataclass(frozen=True)
 class EnvironmentReport:
-    """The results of one run; `taken_at_s` counts seconds since the epoch."""
+    """The results of one run; `taken_at_s` counts seconds since the epoch, `profile` is the name of what was asked,
+    `versions` are those of `read_versions`, `machine` is the host's name."""
 
     checks: tuple[CheckResult, ...]
     taken_at_s: float
+    profile: str
+    is_deep: bool = False
+    taken_s: float = 0.0
+    versions: Mapping[str, str | None] = field(default_factory=dict)
+    machine: str = ""
 
     @property
     def verdict(self) -> CheckStatus:
         """The worst status of any check. Skips do not count; with nothing else the verdict is a skip too."""
-        present = {check.status for check in self.checks}
-        return next((status for status in WORST_FIRST if status in present), CheckStatus.SKIP)
+        return worst(check.status for check in self.checks)
+
+    @property
+    def families(self) -> dict[str, tuple[CheckResult, ...]]:
+        """The results by family, in the order of the report."""
+        present = dict.fromkeys(check.family for check in self.checks)
+        return {name: tuple(check for check in self.checks if check.family == name) for name in present}
 
     def counts(self) -> dict[CheckStatus, int]:
         """How many checks ended in each status, zeros included."""
@@ -40,25 +59,50 @@ class EnvironmentReport:
         return {status: found[status] for status in CheckStatus}
 
 
-def all_checks(home: Path, nvml: Nvml) -> tuple[Check, ...]:
-    """Every check in the order of the report."""
-    return (*host_checks(home), *python_checks(), *gpu_checks(nvml), *container_checks())
-
-
-def collect_report(home: Path, nvml: Nvml, timeout_s: float = 10.0, clock: Clock | None = None) -> EnvironmentReport:
-    """Run every check, all at once; takes at most about `timeout_s` seconds, whatever hangs."""
-    clock = clock or SystemClock()
-    taken_at_s = clock.wall()
-    return EnvironmentReport(run_checks(all_checks(home, nvml), timeout_s, clock), taken_at_s)
-
-
-def versions(nvml: Nvml) -> dict[str, str | None]:
-    """Versions by component, None for what is not here. `torch_cuda` is what torch was built with.
+def plan_checks(
+    context: CheckContext, families: Collection[str] | None = None, is_deep: bool = False
+) -> tuple[Check, ...]:
+    """The checks to run, in the order of the report: of all families or the named, without the deep ones unless asked.
 
     Raises:
-        OSError: torch is installed but its files cannot be read.
+        ProfileError: there is no such family, or none at all is named.
     """
-    build = read_torch_build()
+    if families is not None and not families:
+        raise ProfileError(f"no family is named, so nothing would be checked: choose of {', '.join(FAMILIES)}")
+    if unknown := set(families or ()) - set(FAMILIES):
+        raise ProfileError(f"there is no family {', '.join(sorted(unknown))}: choose of {', '.join(FAMILIES)}")
+    chosen = [build for name, (_, build) in FAMILIES.items() if families is None or name in families]
+    return tuple(check for build in chosen for check in build(context) if is_deep or not check.is_deep)
+
+
+def collect_report(
+    context: CheckContext,
+    profile: str,
+    families: Collection[str] | None = None,
+    is_deep: bool = False,
+    on_result: Callable[[CheckResult], None] | None = None,
+) -> EnvironmentReport:
+    """Run the checks, all at once; it takes as long as the longest timeout among them, whatever hangs.
+
+    Raises:
+        ProfileError: there is no such family.
+        RunCancelledError: `context.cancelled` was set.
+    """
+    clock = context.clock
+    taken_at_s, started_s = clock.wall(), clock.monotonic()
+    results = run_checks(plan_checks(context, families, is_deep), clock, on_result, context.cancelled.is_set)
+    taken_s = clock.monotonic() - started_s
+    return EnvironmentReport(
+        results, taken_at_s, profile, is_deep, taken_s, read_versions(context.nvml), platform.node()
+    )
+
+
+def read_versions(nvml: Nvml) -> dict[str, str | None]:
+    """Versions by component, None for what is not here. `torch_cuda` is what torch was built with."""
+    try:
+        build = read_torch_build()
+    except OSError:  # its files cannot be read, which the check of torch says
+        build = None
     inventory = nvml.read()
     return {
         "python": platform.python_version(),
@@ -71,62 +115,3 @@ def versions(nvml: Nvml) -> dict[str, str | None]:
         "streamlit": package_version("streamlit"),
         "fastapi": package_version("fastapi"),
     }
-
-
-def to_json(report: EnvironmentReport) -> str:
-    """The report as one JSON object: verdict, taken_at (ISO 8601, UTC), taken_at_s, counts, checks."""
-    return json.dumps(
-        {
-            "verdict": report.verdict,
-            "taken_at": _iso(report.taken_at_s),
-            "taken_at_s": report.taken_at_s,
-            "counts": report.counts(),
-            "checks": [dataclasses.asdict(check) for check in report.checks],
-        },
-        indent=2,
-        ensure_ascii=False,
-    )
-
-
-def to_markdown(report: EnvironmentReport) -> str:
-    """The report as a Markdown table, worst first, for an issue or a ticket."""
-    rows = [
-        (check.status.upper(), check.title, check.expected, check.observed, check.remedy or "")
-        for check in sort_worst_first(report.checks)
-    ]
-    lines = [
-        f"## Environment: {report.verdict}",
-        "",
-        f"Taken {_iso(report.taken_at_s)}.",
-        "",
-        "| Status | Check | Expected | Observed | Remedy |",
-        "|---|---|---|---|---|",
-        *("| " + " | ".join(map(_cell, row)) + " |" for row in rows),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def to_text(report: EnvironmentReport) -> str:
-    """The report for a terminal: a line a check in their order, remedies below them, the verdict last."""
-    lines = []
-    for check in report.checks:
-        lines.append(f"{check.status.upper():<5}  {check.title}: {check.observed}")
-        if check.remedy:
-            lines.append(f"       -> {check.remedy}")
-    counted = ", ".join(f"{number} {status}" for status, number in report.counts().items() if number)
-    return "\n".join([*lines, "", f"Verdict: {report.verdict} ({counted})"]) + "\n"
-
-
-def sort_worst_first(checks: tuple[CheckResult, ...]) -> list[CheckResult]:
-    """What needs attention on top, skips last, otherwise in the order given."""
-    order = (*WORST_FIRST, CheckStatus.SKIP)
-    return sorted(checks, key=lambda check: order.index(check.status))
-
-
-def _iso(epoch_s: float) -> str:
-    return datetime.fromtimestamp(epoch_s, UTC).isoformat(timespec="seconds")
-
-
-def _cell(text: str) -> str:
-    """One table cell: no line breaks, and no pipe that would end it."""
-    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")

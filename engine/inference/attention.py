@@ -7,10 +7,16 @@ through `AttentionInterface` and stay unchanged.
 A request's cache is one tensor that grows with it (`SequenceCache`): contiguous, so that attention reads it in
 place, which on a CPU is worth more than the packing density of fixed-size blocks. How much all requests together
 may hold is decided before they start (scheduling/admission.py).
+
+A cache is read by one of two kernels: `sdpa`, torch's fused one, or `eager`, the definition written out in float32,
+which is slower, rounds less, and is there to compare with.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,20 +24,24 @@ import torch
 from torch.nn import functional
 from transformers import AttentionInterface
 
+from engine.models.spec import AttentionKernel
+
 NAME = "console_packed"
+REFERENCE = "sdpa"  # transformers' own, for a model outside the runner
 _GROWTH = 1.5
 _ROUND_TO = 64
 
 
 @dataclass(frozen=True, slots=True)
 class CacheShape:
-    """What one token's keys and values take in one model."""
+    """What one token's keys and values take in one model, and by which of `KERNELS` they are read."""
 
     num_layers: int
     num_kv_heads: int
     head_dim: int
     dtype: torch.dtype
     device: torch.device
+    kernel: AttentionKernel = "sdpa"
 
     @property
     def bytes_per_token(self) -> int:
@@ -45,6 +55,11 @@ class SequenceCache:
         self.length = 0
         self._shape = shape
         self._data = self._allocate(capacity)
+
+    @property
+    def kernel(self) -> Kernel:
+        """What computes attention over it."""
+        return KERNELS[self._shape.kernel]
 
     @property
     def capacity(self) -> int:
@@ -105,6 +120,35 @@ class PackedBatch:
         return self._masks[key]
 
 
+class PackedInput:
+    """What one forward pass runs, collected request by request."""
+
+    def __init__(self) -> None:
+        self._ids: list[int] = []
+        self._positions: list[int] = []
+        self._spans: list[Span] = []
+
+    def __len__(self) -> int:
+        """Tokens so far."""
+        return len(self._ids)
+
+    def add(self, cache: SequenceCache, token_ids: Sequence[int], past: int) -> None:
+        """Run `token_ids` after the `past` tokens that `cache` holds, and count them as held from now on."""
+        begin, cache.length = len(self._ids), past + len(token_ids)
+        self._spans.append(Span(cache, begin, begin + len(token_ids), past))
+        self._ids.extend(token_ids)
+        self._positions.extend(range(past, cache.length))
+
+    def arguments(self, device: torch.device) -> dict[str, Any]:
+        """What the model is called with, ids and positions (1, tokens)."""
+        return {
+            "input_ids": torch.tensor([self._ids], device=device),
+            "position_ids": torch.tensor([self._positions], device=device),
+            "use_cache": False,
+            "packed_batch": PackedBatch(self._spans),
+        }
+
+
 def attend(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -158,15 +202,72 @@ def _attend_span(
     mask = None
     if num_queries > 1 and not whole_prompt:
         mask = batch.mask(num_queries, num_keys, window, query.device)
+    is_causal = num_queries > 1 and mask is None
+    return span.cache.kernel(query[:, :, begin:end], keys, values, mask, is_causal, scaling)
+
+
+def _attend_fused(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    mask: torch.Tensor | None,
+    is_causal: bool,
+    scaling: float | None,
+) -> torch.Tensor:
+    """torch's fused kernel for the device, with partial sums in float32."""
     return functional.scaled_dot_product_attention(
-        query[:, :, begin:end],
+        query,
         keys,
         values,
         attn_mask=mask,
-        is_causal=num_queries > 1 and mask is None,
+        is_causal=is_causal,
         scale=scaling,
         enable_gqa=query.shape[1] != keys.shape[1],
     )
 
 
+def _attend_eagerly(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    mask: torch.Tensor | None,
+    is_causal: bool,
+    scaling: float | None,
+) -> torch.Tensor:
+    """softmax(QK' * scale)V with every score written out and all of it in float32."""
+    _, num_heads, num_queries, head_dim = query.shape
+    num_kv_heads, num_keys = keys.shape[1], keys.shape[2]
+    scale = 1 / math.sqrt(head_dim) if scaling is None else scaling
+    rows = query[0].float().reshape(num_kv_heads, -1, head_dim) * scale  # the heads that share keys, one after another
+    scores = (rows @ keys[0].float().mT).view(num_heads, num_queries, num_keys)
+    if is_causal:
+        mask = torch.ones(num_queries, num_keys, dtype=torch.bool, device=query.device).tril()
+    if mask is not None:
+        scores.masked_fill_(~mask, -math.inf)
+    weights = scores.softmax(dim=-1).view(num_kv_heads, -1, num_keys)
+    return (weights @ values[0].float()).view(1, num_heads, num_queries, -1).to(query.dtype)
+
+
+# Query (1, heads, n, head dim), keys and values (1, kv heads, m, head dim), a mask (n, m) or causal, the scale; gives
+# (1, heads, n, head dim).
+Kernel = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, bool, float | None],
+    torch.Tensor,
+]
+KERNELS: dict[AttentionKernel, Kernel] = {"sdpa": _attend_fused, "eager": _attend_eagerly}
+
+
+@contextmanager
+def used(model: Any, name: str) -> Iterator[None]:
+    """Have `model` use the attention of that name (`NAME`, or transformers' own such as `sdpa`) within the block."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation(name)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
 AttentionInterface.register(NAME, attend)
+# cuDNN's attention is planned anew for each length of the keys, and every step of an answer has a new one.
+torch.backends.cuda.enable_cudnn_sdp(False)

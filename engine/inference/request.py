@@ -7,18 +7,31 @@ crosses the border between callers and the engine.
 from __future__ import annotations
 
 import math
+import random
+import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from engine.errors import InvalidRequestError
+from engine.errors import (
+    ConsoleError,
+    DeadlineError,
+    InstanceNotReadyError,
+    InvalidRequestError,
+    QueueTimeoutError,
+    WorkerDiedError,
+)
+from engine.inference.tools import CallPiece, JsonSchema, ToolCall, ToolUse, is_text
 
 # The source of an instance's own warm-up, which no store keeps.
 WARM_UP = "warmup"
 MAX_STOP_STRINGS = 16
 MAX_TOP_LOGPROBS = 20
 MAX_SEED = 2**63 - 1
+MAX_PRIORITY = 10
+MAX_REQUEST_ID_LENGTH = 128
+_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 
 
 class FinishReason(StrEnum):
@@ -28,6 +41,7 @@ class FinishReason(StrEnum):
     LENGTH = "length"
     CANCELLED = "cancelled"
     DEADLINE = "deadline"
+    QUEUE_TIMEOUT = "queue_timeout"
     ERROR = "error"
 
 
@@ -58,6 +72,10 @@ class SamplingParams:
     stop: tuple[str, ...] = ()
     max_tokens: int | None = None
     top_logprobs: int | None = None
+
+    def seed_or_drawn(self) -> int:
+        """The seed, or one that is drawn anew."""
+        return self.seed if self.seed is not None else random.SystemRandom().getrandbits(31)
 
     def check(self, vocab_size: int | None = None) -> None:
         """Raise InvalidRequestError naming the first field out of bounds."""
@@ -112,20 +130,51 @@ def _show(value: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation as the chat template sees it."""
+    """One turn of a conversation as the chat template sees it.
+
+    Attributes:
+        tool_calls: what an assistant's turn asks for.
+        tool_call_id: which of those the turn of a tool answers; `name` is then the tool's.
+    """
 
     role: str
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+
+    def texts(self) -> tuple[str, ...]:
+        """All that of it which may reach the prompt."""
+        calls = (text for call in self.tool_calls for text in (call.name, call.arguments))
+        return (self.content, self.name or "", *calls)
+
+    def check_calls(self, place: str) -> None:
+        """Raise InvalidRequestError for a call whose arguments are no JSON object; templates take them as one."""
+        for index, call in enumerate(self.tool_calls):
+            if not isinstance(call.parsed(), dict):
+                raise InvalidRequestError(
+                    f"the arguments of the call {call.call_id} of {call.name} are no JSON object: send one",
+                    f"{place}.tool_calls.{index}.function.arguments",
+                )
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One question to one model.
+    """One question to one model: `messages` for its chat template, or a plain `prompt` to be continued.
 
     Attributes:
         model: an instance's name.
+        prompt: text or token ids that the answer goes on from, no template around it; `messages` is empty then.
         timeout_s: seconds from receipt after which the request ends with `deadline`; None for the engine's default.
         source: who asked, kept with the latency record ("playground", "api").
+        key_id: the API key's id, by which requests take fair turns; None where there is none.
+        priority: what is higher starts first, among all keys; `MAX_PRIORITY` at most, and as far below zero.
+        max_queue_s: seconds from receipt after which a request that has not started ends with `queue_timeout`; None
+            leaves it to the instance.
+        tools: what the answer may call; None for no tools.
+        constraint: what the answer's text has to be valid against, where it is no call.
+        trace_parent: the caller's span as a W3C `traceparent`; None where none was sent.
+        is_cacheable: an answer that was given to the same request may be given again, and this one's be kept.
     """
 
     model: str
@@ -134,26 +183,68 @@ class Request:
     timeout_s: float | None = None
     source: str = "engine"
     request_id: str = field(default_factory=lambda: f"req-{uuid.uuid4().hex[:16]}")
+    prompt: str | tuple[int, ...] | None = None
+    key_id: str | None = None
+    priority: int = 0
+    max_queue_s: float | None = None
+    tools: ToolUse | None = None
+    constraint: JsonSchema | None = None
+    trace_parent: str | None = None
+    is_cacheable: bool = False
 
     def check(self) -> None:
         """Raise InvalidRequestError for a request that no model could answer."""
+        if self.prompt is None:
+            self._check_messages()
+        else:
+            check_prompt(self.prompt)
+        if self.timeout_s is not None:
+            _bound("timeout_s", self.timeout_s, 0.0, 86_400.0, open_low=True)
+        if self.max_queue_s is not None:
+            _bound("max_queue_s", self.max_queue_s, 0.0, 86_400.0, open_low=True)
+        _bound("priority", self.priority, -MAX_PRIORITY, MAX_PRIORITY)
+        if self.tools is not None:
+            self.tools.check()
+        if self.constraint is not None:
+            self.constraint.check("response_format")
+        self.sampling.check()
+
+    def _check_messages(self) -> None:
         if not self.messages or not any(message.content.strip() for message in self.messages):
             raise InvalidRequestError("the prompt is empty: write at least one character", "messages")
-        if not all(_is_text(message.content) for message in self.messages):
+        if not all(is_text(text) for message in self.messages for text in message.texts()):
             raise InvalidRequestError(
                 "a message holds half a character (a lone surrogate): send whole ones", "messages"
             )
-        if self.timeout_s is not None:
-            _bound("timeout_s", self.timeout_s, 0.0, 86_400.0, open_low=True)
-        self.sampling.check()
+        for index, message in enumerate(self.messages):
+            message.check_calls(f"messages.{index}")
 
 
-def _is_text(content: str) -> bool:
-    try:
-        content.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def check_request_id(text: str) -> str:
+    """`text` as the id of a request, as a caller gives it in the header `x-request-id`.
+
+    Raises:
+        InvalidRequestError: it is empty, too long, or has characters that do not belong into headers and logs.
+    """
+    if len(text) > MAX_REQUEST_ID_LENGTH:
+        raise InvalidRequestError(
+            f"x-request-id has {len(text)} characters, at most {MAX_REQUEST_ID_LENGTH} are allowed: send a shorter one",
+            "x-request-id",
+        )
+    if not _REQUEST_ID.fullmatch(text):
+        raise InvalidRequestError(
+            f"x-request-id is {text!r}; it must start with a letter or digit and go on with those or . _ : -",
+            "x-request-id",
+        )
+    return text
+
+
+def check_prompt(prompt: str | tuple[int, ...], param: str = "prompt") -> None:
+    """Raise InvalidRequestError for a prompt without text or token ids, or with half a character."""
+    if not prompt:
+        raise InvalidRequestError(f"{param} is empty: send at least one character or one token id", param)
+    if isinstance(prompt, str) and not is_text(prompt):
+        raise InvalidRequestError(f"{param} holds half a character (a lone surrogate): send whole ones", param)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +259,12 @@ class TokenInfo:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """New text, and the tokens produced since the last event. Text can lag behind tokens: a half character or
-    the possible beginning of a stop string is held back."""
+    """New text, the tokens produced since the last event, and what came of tool calls. Text can lag behind tokens: a
+    half character or the possible beginning of a stop string is held back."""
 
     text: str
     tokens: tuple[TokenInfo, ...] = ()
+    calls: tuple[CallPiece, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +278,11 @@ class Timing:
     last_token_s: float | None = None
     finished_s: float | None = None
 
+    def with_token(self, now_s: float) -> Timing:
+        """A token more, produced now."""
+        first_s = self.first_token_s if self.first_token_s is not None else now_s
+        return replace(self, first_token_s=first_s, last_token_s=now_s)
+
 
 @dataclass(frozen=True, slots=True)
 class Finished:
@@ -194,7 +291,8 @@ class Finished:
     Attributes:
         num_output_tokens: tokens sampled, the end-of-text token included.
         seed: the seed used, drawn by the engine where the request had none.
-        error: the sentence for the user where reason is `error` or `deadline`.
+        error: the sentence for the user where the answer is not complete and more can be said than the reason.
+        retry_after_s: after a `queue_timeout`, the seconds in which the queue may have emptied.
     """
 
     request_id: str
@@ -204,6 +302,21 @@ class Finished:
     seed: int
     timing: Timing
     error: str | None = None
+    retry_after_s: float | None = None
+
+    def failure(self) -> ConsoleError | None:
+        """Why the answer is not complete, as the error that the API maps to a status; None when it is."""
+        match self.reason:
+            case FinishReason.STOP | FinishReason.LENGTH:
+                return None
+            case FinishReason.DEADLINE:
+                return DeadlineError(self.error or "the request ran past its deadline")
+            case FinishReason.QUEUE_TIMEOUT:
+                return QueueTimeoutError(self.error or "the request did not start in time", self.retry_after_s)
+            case FinishReason.ERROR:
+                return WorkerDiedError(self.error or "the request failed")
+            case FinishReason.CANCELLED:
+                return InstanceNotReadyError(self.error or "the request was cancelled by the operator; send it again")
 
 
 Event = Delta | Finished

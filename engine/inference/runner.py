@@ -11,7 +11,6 @@ The interface is small so that the whole of it can be replaced: `submit`, `cance
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable
 
 import torch
@@ -23,15 +22,23 @@ from engine.inference.request import Finished, FinishReason, TokenInfo
 from engine.inference.sampling import sample
 from engine.inference.sequence import Sequence
 from engine.inference.stats import RunnerStats, TokenRate
+from engine.inference.structured import GrammarError
+from engine.inference.text import token_text
+from engine.inference.waiting import RequestQueue
+from engine.latency.histogram import Histogram
 from engine.models.loader import LoadedModel
-from engine.scheduling.admission import Chunk, Limits, admit, plan_step
+from engine.scheduling.admission import Chunk, Limits, admit, allow_queueing_s, plan_step
 
 OnFinish = Callable[[Sequence, Finished], None]
 
 
 class Runner:
     """Runs the requests of one model. `step`, `wait` and `close` belong to one thread at a time; the rest may be
-    called from any."""
+    called from any.
+
+    Attributes:
+        token_gaps: where the seconds between two tokens of a request are counted, once somebody wants that.
+    """
 
     def __init__(self, loaded: LoadedModel, limits: Limits, clock: Clock, on_finish: OnFinish) -> None:
         loaded.model.set_attn_implementation(attention.NAME)
@@ -40,19 +47,20 @@ class Runner:
         self._clock = clock
         self._on_finish = on_finish
         self._bell = threading.Condition()
-        self._arrivals: deque[Sequence] = deque()
         self._is_closed = False
-        self._waiting: deque[Sequence] = deque()
+        self._is_woken = False
+        self._queue = RequestQueue(limits)
         self._running: dict[str, Sequence] = {}
         self._rate = TokenRate()
         self._num_steps = 0
         self._held_back: str | None = None
+        self.token_gaps: Histogram | None = None
 
     def submit(self, sequence: Sequence) -> None:
         """Queue a request.
 
         Raises:
-            QueueFullError: as many wait already as may.
+            QueueFullError: as many requests, or tokens of prompts, wait already as may.
             InstanceNotReadyError: the runner is closed.
             InvalidRequestError: a request of the same id is here.
         """
@@ -63,15 +71,27 @@ class Runner:
                 raise InvalidRequestError(
                     f"request_id {sequence.request_id} is running already: give each request its own", "request_id"
                 )
-            room = self.limits.max_waiting + max(0, self.limits.max_running - len(self._running))
-            num_queued = len(self._arrivals) + len(self._waiting)
-            if num_queued >= room:
-                raise QueueFullError(
-                    f"{num_queued} requests are waiting for {self._loaded.name}, at most "
-                    f"{self.limits.max_waiting} may: try again later or raise CONSOLE_MAX_WAITING"
-                )
-            self._arrivals.append(sequence)
+            self._refuse_if_full(sequence.num_prompt_tokens)
+            self._queue.add(sequence, self._running.values())
             self._bell.notify_all()
+
+    def check_room(self) -> None:
+        """Refuse a request before any work on it is done, where not even the shortest one may wait.
+
+        Raises:
+            QueueFullError: see `submit`.
+        """
+        with self._bell:
+            self._refuse_if_full(1)
+
+    def _refuse_if_full(self, num_prompt_tokens: int) -> None:
+        refusal = self._queue.judge(num_prompt_tokens, len(self._running), self._clock.monotonic())
+        if refusal is not None:
+            raise QueueFullError(
+                f"the queue of {self._loaded.name} is full: {refusal.reason}; try again later or raise "
+                f"{refusal.setting}",
+                refusal.retry_after_s,
+            )
 
     def cancel(self, request_id: str) -> bool:
         """Mark a request cancelled; it ends, and its cache is free, before the next forward pass. False when no
@@ -83,19 +103,23 @@ class Runner:
             return found is not None
 
     def _find(self, request_id: str) -> Sequence | None:
-        running = self._running.get(request_id)
-        queued = (item for item in (*self._arrivals, *self._waiting) if item.request_id == request_id)
-        return running if running is not None else next(queued, None)
+        return self._running.get(request_id) or self._queue.get(request_id)
 
     def wait(self, timeout_s: float) -> None:
-        """Sleep until a request arrives, the runner closes, or the time is up."""
+        """Sleep until a request arrives, `wake` is called, the runner closes, or the time is up."""
         with self._bell:
-            self._bell.wait_for(lambda: bool(self._arrivals) or self._is_closed, timeout_s)
+            self._bell.wait_for(lambda: len(self._queue) > 0 or self._is_closed or self._is_woken, timeout_s)
+            self._is_woken = False
+
+    def wake(self) -> None:
+        """End `wait`, or the next one at once: there is other work for the thread that steps."""
+        with self._bell:
+            self._is_woken = True
+            self._bell.notify_all()
 
     @torch.inference_mode()
     def step(self) -> bool:
         """Do one step; False when there was nothing to run."""
-        self._take_arrivals()
         self._end_cancelled_and_late()
         self._admit()
         if not self._running:
@@ -116,16 +140,17 @@ class Runner:
         """Refuse new requests and end those that are here: as errors with `error`, else as cancelled. Only once no
         thread steps any more."""
         self.refuse()
-        self._take_arrivals()
         reason = FinishReason.CANCELLED if error is None else FinishReason.ERROR
-        for sequence in [*self._waiting, *self._running.values()]:
+        for sequence in self.requests():
             self._end(sequence, reason, error)
 
     def stats(self) -> RunnerStats:
         """A reading of queue, batch and speed, from any thread."""
+        now = self._clock.monotonic()
         with self._bell:
             running = list(self._running.values())
-            num_waiting = len(self._arrivals) + len(self._waiting)
+            num_waiting, num_waiting_tokens = len(self._queue), self._queue.num_tokens
+            start_gap_s = self._queue.start_gap_s(now)
         return RunnerStats(
             num_running=len(running),
             num_waiting=num_waiting,
@@ -133,67 +158,72 @@ class Runner:
             max_waiting=self.limits.max_waiting,
             cache_tokens_reserved=sum(sequence.reserved_tokens for sequence in running),
             cache_tokens_total=self.limits.cache_tokens,
-            tokens_per_s=self._rate.per_second(self._clock.monotonic()),
+            tokens_per_s=self._rate.per_second(now),
             num_steps=self._num_steps,
             num_output_tokens=self._rate.total,
             held_back=self._held_back,
+            num_waiting_tokens=num_waiting_tokens,
+            max_waiting_tokens=self.limits.max_waiting_tokens,
+            start_gap_s=start_gap_s,
         )
 
     def requests(self) -> list[Sequence]:
         """The requests that are here now, for display."""
         with self._bell:
-            return [*self._running.values(), *self._waiting, *self._arrivals]
-
-    def _take_arrivals(self) -> None:
-        with self._bell:
-            self._waiting.extend(self._arrivals)
-            self._arrivals.clear()
+            return [*self._running.values(), *self._queue]
 
     def _end_cancelled_and_late(self) -> None:
         now = self._clock.monotonic()
-        for sequence in [*self._running.values(), *self._waiting]:
+        for sequence in self.requests():
             if sequence.is_cancelled:
-                self._end(sequence, FinishReason.CANCELLED)
+                self._end(sequence, FinishReason.CANCELLED, sequence.stream.overrun)
             elif now >= sequence.deadline_s:
-                allowed = sequence.deadline_s - sequence.timing.received_s
-                self._end(sequence, FinishReason.DEADLINE, f"the request did not finish within {allowed:g} s")
+                allowed_s = sequence.deadline_s - sequence.timing.received_s
+                self._end(sequence, FinishReason.DEADLINE, f"the request did not finish within {allowed_s:g} s")
+            elif sequence.timing.scheduled_s is None:
+                self._end_if_queued_too_long(sequence, now)
+
+    def _end_if_queued_too_long(self, sequence: Sequence, now_s: float) -> None:
+        allowed_s = allow_queueing_s(sequence.request.max_queue_s, self.limits)
+        if allowed_s is None or now_s - sequence.timing.received_s < allowed_s:
+            return
+        with self._bell:
+            retry_after_s = self._queue.estimate_wait_s(now_s)
+        error = f"the request did not start within {allowed_s:g} s: send it again when {self._loaded.name} is less busy"
+        self._end(sequence, FinishReason.QUEUE_TIMEOUT, error, retry_after_s)
 
     def _admit(self) -> None:
-        running = [sequence.load() for sequence in self._running.values()]
-        decision = admit([sequence.load() for sequence in self._waiting], running, self.limits)
-        self._held_back = decision.held_back
         now = self._clock.monotonic()
         with self._bell:
-            for _ in decision.admitted:
-                sequence = self._waiting.popleft()
+            running = list(self._running.values())
+            # Where no place is free nobody starts, and whose turn it is need not be found out.
+            is_full = len(running) >= self.limits.max_running
+            waiting = self._queue if is_full else self._queue.take_turns(now, running)
+            loads = [sequence.load() for sequence in running]
+            decision = admit((sequence.load() for sequence in waiting), loads, self.limits)
+            self._held_back = decision.held_back
+            for request_id in decision.admitted:
+                sequence = self._queue.start(request_id, now)
                 sequence.start(now)
-                self._running[sequence.request_id] = sequence
+                self._running[request_id] = sequence
 
     def _forward(self, chunks: tuple[Chunk, ...]) -> tuple[list[Sequence], torch.Tensor]:
         """Run the chunks; the sequences that now await a token, and their logits (number of them, vocab)."""
-        ids: list[int] = []
-        positions: list[int] = []
-        spans: list[attention.Span] = []
+        packed = attention.PackedInput()
         complete: list[Sequence] = []
         last_rows: list[int] = []
         for chunk in chunks:
             sequence = self._running[chunk.request_id]
             past, stop = sequence.num_computed, sequence.num_computed + chunk.num_tokens
             cache = sequence.cache_for(self._loaded.cache_shape, stop)
-            spans.append(attention.Span(cache, len(ids), len(ids) + chunk.num_tokens, past))
-            ids.extend(sequence.token_ids[past:stop])
-            positions.extend(range(past, stop))
-            cache.length = sequence.num_computed = stop
+            packed.add(cache, sequence.token_ids[past:stop], past)
+            sequence.num_computed = stop
             if stop == len(sequence.token_ids):
                 complete.append(sequence)
-                last_rows.append(len(ids) - 1)
+                last_rows.append(len(packed) - 1)
         device = self._loaded.cache_shape.device
         output = self._loaded.model(
-            input_ids=torch.tensor([ids], device=device),
-            position_ids=torch.tensor([positions], device=device),
-            use_cache=False,
-            logits_to_keep=torch.tensor(last_rows, dtype=torch.long, device=device),
-            packed_batch=attention.PackedBatch(spans),
+            **packed.arguments(device), logits_to_keep=torch.tensor(last_rows, dtype=torch.long, device=device)
         )
         return complete, output.logits[0]
 
@@ -203,7 +233,11 @@ class Runner:
             params = sequence.request.sampling
             uniform = sequence.uniform() if params.temperature > 0 else 0.0
             try:
-                chosen = sample(row, params, sequence.prompt_set(device), sequence.output_counts, uniform)
+                allowed = sequence.allowed()
+                chosen = sample(row, params, sequence.prompt_set(device), sequence.output_counts, uniform, allowed)
+            except GrammarError as error:
+                self._end(sequence, FinishReason.ERROR, f"the answer's grammar is too complex to follow: {error}")
+                continue
             except FloatingPointError as error:
                 self._end(sequence, FinishReason.ERROR, f"{error}: try float32, or load the model again")
                 continue
@@ -215,17 +249,20 @@ class Runner:
             )
             now = self._clock.monotonic()
             self._rate.add(now)
+            if self.token_gaps is not None and sequence.timing.last_token_s is not None:
+                self.token_gaps.observe(now - sequence.timing.last_token_s)
             reason = sequence.append(token, now, is_end=chosen.token_id in self._loaded.end_ids)
             if reason is not None:
                 self._end(sequence, reason)
 
     def _token_text(self, token_id: int) -> str:
-        text: str = self._loaded.tokenizer.decode([token_id])
-        return text
+        return token_text(self._loaded.tokenizer, token_id)
 
-    def _end(self, sequence: Sequence, reason: FinishReason, error: str | None = None) -> None:
+    def _end(
+        self, sequence: Sequence, reason: FinishReason, error: str | None = None, retry_after_s: float | None = None
+    ) -> None:
         with self._bell:
-            self._running.pop(sequence.request_id, None)
-            if sequence in self._waiting:
-                self._waiting.remove(sequence)
-        self._on_finish(sequence, sequence.finish(reason, self._clock.monotonic(), error))
+            self._queue.remove(sequence)
+            if self._running.pop(sequence.request_id, None) is not None:
+                self._queue.settle(sequence, self._running.values())
+        self._on_finish(sequence, sequence.finish(reason, self._clock.monotonic(), error, retry_after_s))

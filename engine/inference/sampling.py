@@ -35,6 +35,7 @@ def sample(
     prompt_ids: torch.Tensor,
     output_counts: Counter[int],
     uniform: float,
+    allowed: torch.Tensor | None = None,
 ) -> Sampled:
     """Choose a token.
 
@@ -43,14 +44,20 @@ def sample(
         prompt_ids: distinct token ids of the prompt, for the repetition penalty.
         output_counts: how often each id was produced so far.
         uniform: in [0, 1), used only when temperature > 0.
+        allowed: the tokens that may be chosen, shape (vocab,), bool, on any device; None for all. What else the
+            parameters ask for is done among these.
 
     Raises:
-        FloatingPointError: the row holds NaN or nothing finite, so no token is right.
+        FloatingPointError: the row holds NaN or nothing finite, so no token is right; or nothing finite is allowed.
     """
     raw = logits.float()
     if not bool(torch.isfinite(raw.max())):
         raise FloatingPointError("the model produced logits that are not finite")
     row = apply_bias(apply_penalties(raw, params, prompt_ids, output_counts), params)
+    if allowed is not None:
+        row = torch.where(allowed.to(row.device), row, -torch.inf)
+        if not bool(torch.isfinite(row.max())):
+            raise FloatingPointError("the model gives no token a chance that the answer's grammar allows")
     token_id = int(row.argmax()) if params.temperature == 0 else draw(row, params, uniform)
     if params.top_logprobs is None:
         return Sampled(token_id)

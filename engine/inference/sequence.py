@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import Counter
 from dataclasses import replace
@@ -9,17 +10,22 @@ from dataclasses import replace
 import torch
 
 from engine.inference.attention import CacheShape, SequenceCache
+from engine.inference.calls import CallReader
 from engine.inference.outputs import OutputStream
 from engine.inference.request import Delta, Finished, FinishReason, Request, Timing, TokenInfo
+from engine.inference.structured import Matcher
 from engine.inference.text import Detokenizer
 from engine.scheduling.admission import Load
+
+logger = logging.getLogger(__name__)
 
 # Room for the first part of an answer, so that most never have to grow their cache.
 _FIRST_ANSWER_TOKENS = 256
 
 
 class Sequence:
-    """Prompt, answer so far, cache, generator and timing of one request.
+    """Prompt, answer so far, cache, generator and timing of one request; with a `matcher` where the answer follows a
+    grammar, and a `reader` where it may hold tool calls.
 
     Owned by the worker thread once submitted; `is_cancelled` is the one field others set.
     """
@@ -32,6 +38,8 @@ class Sequence:
         deadline_s: float,
         timing: Timing,
         detokenizer: Detokenizer,
+        matcher: Matcher | None = None,
+        reader: CallReader | None = None,
     ) -> None:
         self.request = request
         self.max_tokens = max_tokens
@@ -41,13 +49,13 @@ class Sequence:
         self.num_prompt_tokens = len(prompt_ids)
         self.num_computed = 0
         self.output_counts: Counter[int] = Counter()
-        self.seed = (
-            request.sampling.seed if request.sampling.seed is not None else random.SystemRandom().getrandbits(31)
-        )
+        self.seed = request.sampling.seed_or_drawn()
         self.is_cancelled = False
         self.stream = OutputStream(request.request_id, timing.received_at_s, self._cancel)
         self._generator = random.Random(self.seed)
         self._detokenizer = detokenizer
+        self._matcher = matcher
+        self._reader = reader
         self._cache: SequenceCache | None = None
         self._prompt_set: torch.Tensor | None = None
 
@@ -94,25 +102,57 @@ class Sequence:
         """The next number of this request's own generator, in [0, 1)."""
         return self._generator.random()
 
+    def allowed(self) -> torch.Tensor | None:
+        """Which tokens may come next, shape (vocab,), bool, on the CPU; None for any.
+
+        Raises:
+            GrammarError: the answer cannot go on within its grammar.
+        """
+        return None if self._matcher is None else self._matcher.allowed()
+
     def append(self, token: TokenInfo, now_s: float, *, is_end: bool) -> FinishReason | None:
         """Take a sampled token, give its text to the reader, and say whether the answer is complete."""
-        first = self.timing.first_token_s if self.timing.first_token_s is not None else now_s
-        self.timing = replace(self.timing, first_token_s=first, last_token_s=now_s)
+        self.timing = self.timing.with_token(now_s)
         self.token_ids.append(token.token_id)
         self.output_counts[token.token_id] += 1
-        text = "" if is_end else self._detokenizer.feed(token.token_id)
-        self.stream.put(Delta(text, (token,)))
-        if is_end or self._detokenizer.is_stopped:
+        if self._matcher is not None and not is_end:
+            self._matcher.accept(token.token_id)
+        self.stream.put(self._read("" if is_end else self._detokenizer.feed(token.token_id), (token,)))
+        if is_end or self._is_complete():
             return FinishReason.STOP
         return FinishReason.LENGTH if self.num_output_tokens >= self.max_tokens else None
 
-    def finish(self, reason: FinishReason, now_s: float, error: str | None = None) -> Finished:
+    def _read(self, text: str, tokens: tuple[TokenInfo, ...]) -> Delta:
+        if self._reader is None:
+            return Delta(text, tokens)
+        read = self._reader.feed(text)
+        return Delta(read.text, tokens, tuple(read.pieces))
+
+    def _is_complete(self) -> bool:
+        """Nothing may follow, though the model has not ended the answer."""
+        return (
+            self._detokenizer.is_stopped
+            or (self._matcher is not None and self._matcher.is_complete)
+            or (self._reader is not None and self._reader.is_full)
+        )
+
+    def _put_rest(self) -> None:
+        """What detokenizer and reader held back."""
+        rest = self._read(self._detokenizer.flush(), ())
+        left = "" if self._reader is None else self._reader.flush()
+        if rest.text or rest.calls or left:
+            self.stream.put(Delta(rest.text + left, (), rest.calls))
+
+    def finish(
+        self, reason: FinishReason, now_s: float, error: str | None = None, retry_after_s: float | None = None
+    ) -> Finished:
         """End the stream and drop the cache."""
         self._cache = None
         self.timing = replace(self.timing, finished_s=now_s)
-        rest = self._detokenizer.flush()
-        if rest:
-            self.stream.put(Delta(rest))
+        try:
+            self._put_rest()
+        except Exception:  # the stream must end, above all where this is what its worker died of
+            logger.exception("the rest of the answer to %s is lost", self.request_id)
         event = Finished(
             self.request_id,
             reason,
@@ -121,6 +161,7 @@ class Sequence:
             self.seed,
             self.timing,
             error,
+            retry_after_s,
         )
         self.stream.put(event)
         return event

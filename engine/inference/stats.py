@@ -6,11 +6,14 @@ from collections import deque
 from dataclasses import dataclass
 
 _WINDOW_S = 5.0
+_STARTS_WINDOW_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class RunnerStats:
-    """One reading. `held_back` says why the first waiting request does not start, None when nobody waits."""
+    """One reading. `held_back` says why the first waiting request does not start, None when nobody waits;
+    `max_waiting_tokens` is None where prompts that wait are not bounded, `start_gap_s` where no request started
+    lately."""
 
     num_running: int
     num_waiting: int
@@ -22,6 +25,9 @@ class RunnerStats:
     num_steps: int
     num_output_tokens: int
     held_back: str | None
+    num_waiting_tokens: int = 0
+    max_waiting_tokens: int | None = None
+    start_gap_s: float | None = None
 
 
 class TokenRate:
@@ -45,3 +51,26 @@ class TokenRate:
     def _drop_before(self, moment_s: float) -> None:
         while self._times and self._times[0] <= moment_s:
             self._times.popleft()
+
+
+class StartRate:
+    """How fast requests leave the queue for the batch, over the last thirty seconds. Moments are on the monotonic
+    clock."""
+
+    def __init__(self) -> None:
+        self._times: deque[float] = deque(maxlen=256)
+
+    def add(self, now_s: float) -> None:
+        """Count one start."""
+        self._times.append(now_s)
+
+    def gap_s(self, now_s: float, waiting_since_s: float | None) -> float | None:
+        """Seconds between two starts: their mean, or the time that has passed without one where that is longer.
+        `waiting_since_s` is when the oldest waiting request came, None when none waits: what passed before it tells
+        nothing about how fast the queue moves. None where there is nothing to go by."""
+        recent = [moment for moment in tuple(self._times) if moment > now_s - _STARTS_WINDOW_S]
+        mean_s = (recent[-1] - recent[0]) / (len(recent) - 1) if len(recent) > 1 else None
+        if waiting_since_s is None:
+            return mean_s
+        stuck_s = now_s - max(waiting_since_s, recent[-1] if recent else waiting_since_s)
+        return stuck_s if mean_s is None else max(mean_s, stuck_s)

@@ -20,6 +20,7 @@ class RecordFilter:
     since_s: float | None = None
     until_s: float | None = None
     source: str | None = None
+    key_id: str | None = None
 
 
 EVERYTHING = RecordFilter()
@@ -38,6 +39,7 @@ def where_clause(filter: RecordFilter) -> tuple[str, list[object]]:
         ("received_at_s >= ?", filter.since_s),
         ("received_at_s < ?", filter.until_s),
         ("source = ?", filter.source),
+        ("key_id = ?", filter.key_id),
     ):
         if value is not None:
             conditions.append(condition)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import InvalidRequestError
+from engine.errors import InstanceNotFoundError, InvalidRequestError
 from engine.latency.filter import RecordFilter, where_clause
 from engine.latency.record import RequestRecord, Status
 from engine.latency.schema import COLUMNS, TABLE, VIEW, from_row
@@ -111,8 +111,17 @@ def recent(reader: Reader, filter: RecordFilter, limit: int) -> tuple[RequestRec
 
 
 def models(reader: Reader) -> tuple[str, ...]:
-    """The names of the models that have records, sorted."""
-    return tuple(name for (name,) in reader.rows(f"SELECT DISTINCT model FROM {TABLE} ORDER BY model"))
+    """The names of the models that have records, sorted. Names that were asked for in vain are not among them."""
+    rows = reader.rows(
+        f"SELECT DISTINCT model FROM {TABLE} WHERE finish_reason <> ? ORDER BY model", [InstanceNotFoundError.code]
+    )
+    return tuple(name for (name,) in rows)
+
+
+def keys(reader: Reader) -> tuple[str, ...]:
+    """The ids of the API keys that have records, sorted."""
+    rows = reader.rows(f"SELECT DISTINCT key_id FROM {TABLE} WHERE key_id IS NOT NULL ORDER BY key_id")
+    return tuple(key_id for (key_id,) in rows)
 
 
 def _time_bounds(reader: Reader, filter: RecordFilter) -> tuple[float, float] | None:

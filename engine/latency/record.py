@@ -1,4 +1,4 @@
-"""One finished request as it is kept: raw timings first, derived latencies from them.
+"""One request as it is kept, answered or refused: raw timings first, derived latencies from them.
 
 Terms (the same on pages, in the API and in docs/architecture.md): queue = scheduled - received; prefill =
 first token - scheduled; TTFT = first token - received; TPOT = (last token - first token) / (n - 1) for n > 1
@@ -12,17 +12,19 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """How a request ended, as latency reports split it."""
+    """How a request ended, as latency reports split it. A rejected one never started: it was refused, or waited for
+    too long; its `finish_reason` is the code of the error that it got."""
 
     SUCCESSFUL = "successful"
     CANCELLED = "cancelled"
     ERRORED = "errored"
+    REJECTED = "rejected"
 
 
 @dataclass(frozen=True, slots=True)
 class RequestRecord:
     """What is kept of one request. `received_at_s` is seconds since the epoch; the other times are seconds
-    after it, None where the request never got that far."""
+    after it, None where the request never got that far. `key_id` is the API key's, None where there was none."""
 
     request_id: str
     model: str
@@ -37,6 +39,7 @@ class RequestRecord:
     finish_reason: str
     status: Status
     error: str | None = None
+    key_id: str | None = None
 
     @property
     def queue_s(self) -> float | None:
@@ -57,6 +60,20 @@ class RequestRecord:
         if self.first_token_s is None or self.last_token_s is None or self.num_output_tokens < 2:
             return None
         return (self.last_token_s - self.first_token_s) / (self.num_output_tokens - 1)
+
+    @property
+    def decode_s(self) -> float | None:
+        """From the first token to the last."""
+        if self.first_token_s is None or self.last_token_s is None:
+            return None
+        return self.last_token_s - self.first_token_s
+
+    @property
+    def inference_s(self) -> float | None:
+        """Prefill and decode together."""
+        if self.scheduled_s is None or self.last_token_s is None:
+            return None
+        return self.last_token_s - self.scheduled_s
 
     @property
     def e2e_s(self) -> float:

@@ -35,6 +35,9 @@ CREATE TABLE IF NOT EXISTS {TABLE} (
 )
 """
 
+# Columns that the first version did not have: a file of its gets them in place, with NULL in the rows that are there.
+_ADDED_SQL = (f"ALTER TABLE {TABLE} ADD COLUMN IF NOT EXISTS key_id VARCHAR",)
+
 # The same definitions as RequestRecord's properties; a test holds the two together.
 _VIEW_SQL = f"""
 CREATE OR REPLACE VIEW {VIEW} AS
@@ -51,7 +54,7 @@ FROM {TABLE}
 """
 
 # Making the view also proves that a file found on disk has every column that this version writes.
-STATEMENTS = (_TABLE_SQL, _VIEW_SQL)
+STATEMENTS = (_TABLE_SQL, *_ADDED_SQL, _VIEW_SQL)
 
 to_row = attrgetter(*COLUMNS)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,6 +23,7 @@ from engine.latency.filter import EVERYTHING, RecordFilter
 from engine.latency.record import RequestRecord
 from engine.latency.schema import COLUMNS, STATEMENTS, TABLE, to_row
 from engine.latency.summary import DistributionPoint, LatencySummary, Metric, SeriesBucket
+from engine.latency.totals import Totals
 from engine.latency.writer import BatchWriter, WriterLimits
 
 _log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class RecordStore:
     second.
 
     Attributes:
+        totals: what the records appended since the opening come to.
         path: the file that records are kept in; None in memory.
         warning: why the file that was asked for is not used, in one sentence for a person; None when it is.
     """
@@ -50,6 +52,7 @@ class RecordStore:
         warning: str | None,
         limits: WriterLimits | None = None,
     ) -> None:
+        self.totals = Totals()
         self.path = path
         self.warning = warning
         self._connection = connection
@@ -92,8 +95,10 @@ class RecordStore:
         return self._writer.num_dropped + self._num_refused
 
     def append(self, record: RequestRecord) -> None:
-        """Queue a record for writing. Costs microseconds and never raises."""
+        """Count a record and queue it for writing. Costs microseconds and never raises."""
         self._writer.put(record)
+        with suppress(TypeError):  # a value of a wrong type; the writer refuses it too, counts it and says so
+            self.totals.add(record)
 
     def flush(self) -> None:
         """Write what was appended; on return it can be read, or `error` says why not."""
@@ -129,6 +134,10 @@ class RecordStore:
     def models(self) -> tuple[str, ...]:
         """The names of the models that have records, sorted."""
         return query.models(self)
+
+    def keys(self) -> tuple[str, ...]:
+        """The ids of the API keys that have records, sorted."""
+        return query.keys(self)
 
     def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """All rows that a query answers with."""

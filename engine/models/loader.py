@@ -1,43 +1,44 @@
 """From a spec to a model in memory, with progress.
 
-GGUF files are unpacked once to bfloat16 safetensors in the weights cache, because unpacking takes seconds and
-reading safetensors takes a fraction of one. Importing this module imports torch and transformers, which takes
-seconds too: the engine does so on the instance's own thread.
+Importing this module imports torch and transformers, which takes seconds: the engine does so on the instance's own
+thread. Everything that loads goes through here: plain folders, GGUF files, models quantized while they load
+(quantization.py) and models that were saved quantized (saved.py).
 """
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gguf
 import torch
-import transformers
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
+from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer
 
-from engine.errors import ConsoleError, WeightsError
+from engine.errors import WeightsError
 from engine.inference import attention
+from engine.models import bitsandbytes, describe
+from engine.models.auto import auto_class
+from engine.models.failures import check_room, one_sentence
+from engine.models.gguf import convert_gguf
+from engine.models.mapped_weights import copy_mapped_weights
 from engine.models.packing import can_pack, pack_linears
-from engine.models.spec import ModelInfo, ModelSpec
-from engine.weights.cache import WeightsCache
-from engine.weights.integrity import check_folder, check_gguf
-from engine.weights.sources import Source, locate
+from engine.models.progress import ByteMeter, Progress, reading_metered
+from engine.models.quantization import VISION, check_quantization, quantize_model, weights_bytes
+from engine.models.saved import SavedQuantization, load_saved, read_saved
+from engine.models.schemes import BITSANDBYTES
+from engine.models.spec import ModelInfo, ModelSpec, Quantization, Scheme, resolve_attention
+from engine.weights.integrity import check_folder
+from engine.weights.lease import Lease
+from engine.weights.store import WeightsStore
 
-transformers.utils.logging.set_verbosity_error()
-
-Progress = Callable[[str, float | None], None]
+_STAGE = "loading weights"
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model ready to run, with what the runner needs to know of it."""
+    """A model ready to run, with what the runner needs to know of it. `max_running` is as the spec asks; `lease` keeps
+    its files in the cache for as long as the model is held."""
 
     name: str
     model: Any
@@ -45,36 +46,86 @@ class LoadedModel:
     info: ModelInfo
     cache_shape: attention.CacheShape
     end_ids: frozenset[int]
+    max_running: int | None = None
+    lease: Lease | None = None
 
 
-def load_model(spec: ModelSpec, cache: WeightsCache, on_progress: Progress) -> LoadedModel:
-    """Load `spec`; `on_progress(stage, fraction)` is called as it goes, the fraction None where it is not known.
+@dataclass(slots=True)
+class _Job:
+    """One load under way."""
+
+    folder: Path
+    files: list[Path]
+    device: torch.device
+    dtype: torch.dtype
+    quantization: Quantization | None
+    on_progress: Progress
+    meter: ByteMeter
+    may_run_code: bool = False
+    num_parameters: int = 0
+    vocab_size: int = 0
+    layers_left: tuple[str, ...] = ()
+
+    @property
+    def is_quantized_by_reading(self) -> bool:
+        """Whether transformers quantizes each layer as it reads it."""
+        return self.quantization is not None and self.quantization.scheme in BITSANDBYTES
+
+    @property
+    def is_read_whole(self) -> bool:
+        """Whether weights are read as they are stored, to be quantized afterwards."""
+        return self.quantization is not None and not self.is_quantized_by_reading
+
+
+def load_model(spec: ModelSpec, weights: WeightsStore, on_progress: Progress) -> LoadedModel:
+    """Load `spec`, fetched from where it is.
+
+    `on_progress(stage, fraction)` is called as it goes, the fraction None where it is not known. It may raise, which
+    ends the load and gives back what it took.
 
     Raises:
-        WeightsError: the files are missing, damaged or of a refused kind, or the engine cannot run the model.
+        WeightsError: the files are missing, damaged, not trusted or of a refused kind, they do not fit into memory, an
+            option is out of the model's bounds, or the engine cannot run the model.
     """
     began = time.perf_counter()
-    source = locate(spec.source)
     device, dtype = choose_placement(spec)
-    folder = _prepare_folder(source, cache, on_progress)
-    files = check_folder(folder)
-    on_progress("loading weights", 0.0)
-    model, tokenizer = _read(folder, dtype, device, on_progress)
-    info = ModelInfo(
-        architecture=type(model).__name__,
-        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
-        weights_bytes=sum(parameter.nbytes for parameter in model.parameters()),
-        dtype=str(dtype).removeprefix("torch."),
-        device=str(device),
-        vocab_size=model.get_output_embeddings().weight.shape[0],
-        context_length=_context_length(model.config),
-        cache_bytes_per_token=(shape := _cache_shape(model, dtype, device)).bytes_per_token,
-        loaded_s=time.perf_counter() - began,
-        revision=_revision(source, files),
-    )
-    if can_pack(device, dtype):
-        pack_linears(model)
-    return LoadedModel(spec.name or source.name, model, tokenizer, info, shape, _end_ids(model, tokenizer))
+    kernel = resolve_attention(spec.attention)
+    if spec.quantization is not None:
+        check_quantization(spec.quantization, device)
+    if spec.max_running is not None and spec.max_running < 1:
+        raise WeightsError(f"max_running is {spec.max_running}: at least 1 request must fit into a batch")
+    fetched = weights.fetch(spec.source, convert_gguf, on_progress, CONFIG_MAPPING)
+    acquired, folder = fetched.acquired, fetched.acquired.folder
+    files = check_folder(folder, (weights.cache.root,))
+    meter = ByteMeter(on_progress, _STAGE, sum(file.stat().st_size for file in files))
+    job = _Job(folder, files, device, dtype, spec.quantization, on_progress, meter, weights.allow_remote_code)
+    with one_sentence(folder):
+        model, tokenizer = _load(job, spec)
+        shape = describe.cache_shape(model, job.dtype, device, kernel)
+        modalities = describe.modalities(model.config)
+        info = ModelInfo(
+            architecture=type(model).__name__,
+            num_parameters=job.num_parameters,
+            weights_bytes=weights_bytes(model),
+            dtype=str(job.dtype).removeprefix("torch."),
+            device=str(device),
+            vocab_size=job.vocab_size,
+            context_length=describe.context_length(model.config, spec.context_length),
+            cache_bytes_per_token=shape.bytes_per_token,
+            loaded_s=time.perf_counter() - began,
+            revision=acquired.revision,
+            quantization=job.quantization,
+            read_bytes_per_s=meter.bytes_per_s,
+            notes=(*fetched.warnings, *describe.notes(modalities, tokenizer, job.layers_left)),
+            attention=kernel,
+            modalities=modalities,
+            served=tuple(modality for modality in modalities if modality in describe.SERVED),
+        )
+        if job.quantization is None and can_pack(device, job.dtype):
+            pack_linears(model)
+    ends = describe.end_ids(model, tokenizer)
+    name = spec.name or acquired.name
+    return LoadedModel(name, model, tokenizer, info, shape, ends, spec.max_running, acquired.lease)
 
 
 def choose_placement(spec: ModelSpec) -> tuple[torch.device, torch.dtype]:
@@ -90,179 +141,98 @@ def choose_placement(spec: ModelSpec) -> tuple[torch.device, torch.dtype]:
     return device, getattr(torch, spec.dtype)
 
 
-def _prepare_folder(source: Source, cache: WeightsCache, on_progress: Progress) -> Path:
-    if source.folder is not None:
-        return source.folder
-    file = source.gguf_file
-    if file is None:
-        raise WeightsError(f"{source.name} has neither a folder nor a GGUF file")
-    check_gguf(file)
-    return cache.folder_for(file, lambda folder: _convert_gguf(file, folder, on_progress))
+def _load(job: _Job, spec: ModelSpec) -> tuple[Any, Any]:
+    job.meter.report()
+    tokenizer = _read_tokenizer(job.folder, job.may_run_code)
+    saved = read_saved(job.folder)
+    if saved is not None:
+        return _load_saved(job, saved, spec), tokenizer
+    config = AutoConfig.from_pretrained(str(job.folder), local_files_only=True, trust_remote_code=job.may_run_code)
+    describe.context_length(config, spec.context_length)  # before the weights are read
+    if job.quantization is not None and getattr(config, "quantization_config", None) is not None:
+        raise WeightsError(f"{job.folder} is quantized already: load it without a quantization")
+    stored = bitsandbytes.quantization_of(config)
+    if stored is not None:
+        check_quantization(stored, job.device)
+        bitsandbytes.check_package()
+    check_room(job.folder, _needed_bytes(job, config), job.device)
+    model = _read_model(job, config)
+    _note_size(job, model)
+    if job.quantization is not None and job.is_read_whole:
+        stage = f"quantizing to {job.quantization.scheme}"
+        job.layers_left = quantize_model(
+            model, tokenizer, job.quantization, job.device, job.dtype, lambda done: job.on_progress(stage, done)
+        )
+        copy_mapped_weights(model)  # norms of the checkpoint's own dtype would keep all of its file mapped
+    job.quantization = job.quantization or stored
+    return model, tokenizer
 
 
-def _convert_gguf(file: Path, folder: Path, on_progress: Progress) -> None:
-    """Unpack a GGUF file to bfloat16 safetensors."""
-    on_progress("unpacking GGUF, once", None)
-    where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
-    with _reported(on_progress, "unpacking GGUF, once"), _parsed_once():
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(**where)
-            model = AutoModelForCausalLM.from_pretrained(
-                **where, dtype=torch.bfloat16, quantization_config=transformers.GgufConfig(dequantize=True)
-            )
-        except ConsoleError:
-            raise
-        except Exception as error:  # parsers of damaged files raise whatever they stumble over
-            raise WeightsError(f"{file} cannot be read as a model: {_first_line(error)}") from error
-        _save(model, tokenizer, folder)
-
-
-def _save(model: Any, tokenizer: Any, folder: Path) -> None:
-    try:
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    except SafetensorError as error:
+def _load_saved(job: _Job, saved: SavedQuantization, spec: ModelSpec) -> Any:
+    if spec.quantization not in (None, saved.quantization):
+        raise WeightsError(f"{job.folder} is quantized already, to {saved.quantization.scheme}: load it without one")
+    if spec.dtype != "auto" and job.dtype != saved.dtype:
         raise WeightsError(
-            f"cannot write the unpacked weights to {folder.parent}: {_first_line(error)}; free space there or set "
-            "CONSOLE_HOME to another folder"
-        ) from error
+            f"{job.folder} was quantized with {str(saved.dtype).removeprefix('torch.')} between its layers: "
+            "choose dtype auto"
+        )
+    check_room(job.folder, job.meter.total_bytes, job.device)
+
+    def on_bytes(count: int) -> None:
+        job.meter.count(count)
+        job.meter.report()
+
+    job.dtype, job.quantization, job.num_parameters = saved.dtype, saved.quantization, saved.num_parameters
+    model = load_saved(job.folder, saved, job.device, on_bytes)
+    job.meter.finish()
+    job.vocab_size = model.config.get_text_config().vocab_size
+    return model
 
 
-def _read(folder: Path, dtype: torch.dtype, device: torch.device, on_progress: Progress) -> tuple[Any, Any]:
-    try:
-        with _reported(on_progress, "loading weights"):
-            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-            both: Any = AutoModelForCausalLM.from_pretrained(
-                str(folder),
-                dtype=dtype,
-                device_map={"": str(device)} if device.type == "cuda" else None,
-                attn_implementation="sdpa",
-                local_files_only=True,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
-    except ConsoleError:
-        raise
-    except Exception as error:  # parsers of damaged files raise whatever they stumble over
-        raise WeightsError(f"{folder} cannot be loaded: {_first_line(error)}") from error
+def _needed_bytes(job: _Job, config: Any) -> int:
+    """Bytes of the weights as they will be held; as stored, where they are quantized on their way to the device."""
+    stored = getattr(config, "dtype", None)
+    is_first_whole = job.quantization is None or job.quantization.scheme is Scheme.INT8_STATIC
+    if not is_first_whole or not isinstance(stored, torch.dtype) or not stored.is_floating_point:
+        return job.meter.total_bytes if job.device.type == "cpu" else 0
+    return job.meter.total_bytes * job.dtype.itemsize // stored.itemsize
+
+
+def _read_tokenizer(folder: Path, may_run_code: bool) -> Any:
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=may_run_code)
+    if not tokenizer.is_fast:
+        raise WeightsError(f"{folder} has only a slow tokenizer; a tokenizer.json is needed to stream text")
+    return tokenizer
+
+
+def _read_model(job: _Job, config: Any) -> Any:
+    """The model in its dtype where it will run; or as it is stored, on the host, where it is to be quantized."""
+    is_direct = not job.is_read_whole and job.device.type == "cuda"
+    how: dict[str, Any] = {}
+    if job.quantization is not None and job.is_quantized_by_reading:
+        how["quantization_config"] = bitsandbytes.config_of(job.quantization, job.dtype, VISION)
+    with reading_metered(job.meter):
+        both: Any = auto_class(config, job.may_run_code).from_pretrained(
+            str(job.folder),
+            dtype="auto" if job.is_read_whole else job.dtype,
+            device_map={"": str(job.device)} if is_direct else None,
+            attn_implementation="sdpa",
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=job.may_run_code,
+            output_loading_info=True,
+            **how,
+        )
     model, found = both
     if missing := sorted(found["missing_keys"]):
         raise WeightsError(
-            f"{folder} lacks {len(missing)} of the model's tensors ({missing[0]}): fetch its .safetensors files again"
+            f"{job.folder} lacks {len(missing)} of the model's tensors ({missing[0]}): fetch its .safetensors files "
+            "again"
         )
-    if not tokenizer.is_fast:
-        raise WeightsError(f"{folder} has only a slow tokenizer; a tokenizer.json is needed to stream text")
-    return model.eval(), tokenizer
+    job.meter.finish()
+    return model.eval()
 
 
-def _cache_shape(model: Any, dtype: torch.dtype, device: torch.device) -> attention.CacheShape:
-    config = model.config.get_text_config()
-    num_heads = config.num_attention_heads
-    return attention.CacheShape(
-        num_layers=config.num_hidden_layers,
-        num_kv_heads=getattr(config, "num_key_value_heads", None) or num_heads,
-        head_dim=getattr(config, "head_dim", None) or config.hidden_size // num_heads,
-        dtype=dtype,
-        device=device,
-    )
-
-
-def _context_length(config: Any) -> int:
-    length = getattr(config.get_text_config(), "max_position_embeddings", None)
-    if not length:
-        raise WeightsError("the model's config names no context length (max_position_embeddings)")
-    return int(length)
-
-
-def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    named = model.generation_config.eos_token_id
-    ids = named if isinstance(named, list) else [named]
-    return frozenset(int(token_id) for token_id in [*ids, tokenizer.eos_token_id] if token_id is not None)
-
-
-def _revision(source: Source, files: list[Path]) -> str:
-    """What tells two versions of a model apart on this machine: the GGUF file's digest, else one over the config and
-    the names, sizes and times of the weights, because reading them all takes seconds a gigabyte."""
-    if source.gguf_file is not None:
-        return files[0].parent.name[:12]
-    digest = hashlib.sha256((files[0].parent / "config.json").read_bytes())
-    for file in files:
-        stat = file.stat()
-        digest.update(f"{file.name}|{stat.st_size}|{stat.st_mtime_ns}".encode())
-    return digest.hexdigest()[:12]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-@contextmanager
-def _reported(on_progress: Progress, stage: str) -> Iterator[None]:
-    """Send transformers' own progress bars to `on_progress` instead of the terminal. Its reader of GGUF files takes
-    tqdm's bar past the hook. Process-wide: loads take turns."""
-
-    def hook(_factory: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _ProgressBar:
-        return _ProgressBar(on_progress, stage, *args, **kwargs)
-
-    logging: Any = transformers.utils.logging
-    gguf_reader: Any = modeling_gguf_pytorch_utils
-    previous, previous_bar = logging.set_tqdm_hook(hook), gguf_reader.tqdm
-    gguf_reader.tqdm = functools.partial(_ProgressBar, on_progress, stage)
-    try:
-        yield
-    finally:
-        logging.set_tqdm_hook(previous)
-        gguf_reader.tqdm = previous_bar
-
-
-@contextmanager
-def _parsed_once() -> Iterator[None]:
-    """transformers parses a GGUF file's header three times, for tokenizer, config and weights, and builds the table of
-    tensor names for every module: within this context each is done once, which halves the wait. Process-wide, as above.
-    """
-    package: Any = gguf
-    originals = {name: getattr(package, name) for name in ("GGUFReader", "get_tensor_name_map")}
-    for name, original in originals.items():
-        setattr(package, name, functools.cache(original))
-    try:
-        yield
-    finally:
-        for name, original in originals.items():
-            setattr(package, name, original)
-
-
-class _ProgressBar:
-    """What transformers needs of tqdm, reporting to a callback."""
-
-    def __init__(self, on_progress: Progress, stage: str, iterable: Any = None, total: int | None = None, **_: Any):
-        self._iterable = iterable
-        self._total = total if total is not None else (len(iterable) if hasattr(iterable, "__len__") else None)
-        self._done = 0
-        self._report: Callable[[float | None], None] = lambda fraction: on_progress(stage, fraction)
-
-    def __iter__(self) -> Iterator[Any]:
-        for item in self._iterable:
-            yield item
-            self.update()
-
-    def __enter__(self) -> _ProgressBar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def update(self, count: int = 1) -> None:
-        self._done += count
-        self._report(self._done / self._total if self._total else None)
-
-    def set_postfix(self, *_: Any, **__: Any) -> None:
-        """Details of the current tensor: not shown."""
-
-    def set_description(self, *_: Any, **__: Any) -> None:
-        """The stage's name is ours."""
-
-    def refresh(self) -> None:
-        """Nothing is drawn here."""
-
-    def close(self) -> None:
-        """The next stage reports for itself."""
+def _note_size(job: _Job, model: Any) -> None:
+    job.num_parameters = sum(map(bitsandbytes.num_elements, model.parameters()))
+    job.vocab_size = model.get_output_embeddings().weight.shape[0]

@@ -16,8 +16,8 @@ from typing import Any, TypeGuard
 import torch
 from torch import nn
 
-# Siblings that transformers' layers call one after another on the same input: one product does the work of all.
-_GROUPS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+from engine.models.mapped_weights import copy_mapped_weights
+from engine.models.weight_lines import SIBLINGS
 
 
 def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
@@ -27,15 +27,28 @@ def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def pack_linears(model: nn.Module) -> int:
-    """Replace every plain `nn.Linear` below `model`; the number replaced. An unpacked weight is freed unless it is
-    shared with another module (tied embeddings). Quantized layers, whose weight is no plain tensor, stay."""
-    num_packed = 0
-    for parent in list(model.modules()):
-        for names in _groups_of(parent):
-            product = PackedProduct([getattr(parent, name) for name in names])
-            for index, name in enumerate(names):
-                setattr(parent, name, PackedLinear(product, index))
-            num_packed += len(names)
+    """Replace every plain `nn.Linear` below `model`; the number replaced. Quantized layers, whose weight is no plain
+    tensor, stay.
+
+    Each unpacked weight is freed before the next is packed, unless it is shared with another module (tied
+    embeddings), and what is left of the model afterwards keeps no file mapped. Nothing here holds a layer for longer
+    than its turn: what else does, keeps its weight.
+    """
+    num_packed = _pack_below(model)
+    if num_packed:
+        copy_mapped_weights(model)
+    return num_packed
+
+
+def _pack_below(parent: nn.Module) -> int:
+    """The output head, which has no weight of its own to free where it is tied, comes last."""
+    num_packed = sum(map(_pack_below, parent.children()))
+    for names in _groups_of(parent):
+        product = PackedProduct([getattr(parent, name) for name in names])
+        for index, name in enumerate(names):
+            setattr(parent, name, PackedLinear(product, index))
+        product.pack()
+        num_packed += len(names)
     return num_packed
 
 
@@ -43,7 +56,7 @@ def _groups_of(parent: nn.Module) -> list[tuple[str, ...]]:
     """The names of `parent`'s own linear layers, those that can share a product together."""
     linears = {name: child for name, child in parent.named_children() if _is_plain(child)}
     groups: list[tuple[str, ...]] = []
-    for names in _GROUPS:
+    for names in SIBLINGS:
         members = [linears[name] for name in names if name in linears]
         if len(members) == len(names) and _can_share(members):
             groups.append(names)
@@ -62,22 +75,31 @@ def _can_share(linears: Sequence[nn.Linear]) -> bool:
     )
 
 
+def _joined(weights: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The rows of all; a single one is not copied."""
+    return weights[0] if len(weights) == 1 else torch.cat(list(weights))
+
+
 class PackedProduct:
     """One product for one or several layers that read the same rows.
 
     It remembers the last rows by identity, so the second layer called on them finds its part done, and a layer
-    called on other rows gets a product of its own.
+    called on other rows gets a product of its own. `pack` has to be called once, when whoever held the layers has
+    let go of them: so their weights and the packed one are not in memory together with the joined one.
     """
 
     def __init__(self, linears: Sequence[nn.Linear]) -> None:
-        weight = torch.cat([linear.weight.detach() for linear in linears])
         biases = [linear.bias.detach() for linear in linears if linear.bias is not None]
         self.sizes = [linear.out_features for linear in linears]
         self.in_features = linears[0].in_features
-        self._packed: Any = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+        self._packed: Any = _joined([linear.weight.detach() for linear in linears])
         self._bias = torch.cat(biases) if biases else None
         self._rows: torch.Tensor | None = None
         self._parts: Sequence[torch.Tensor] = ()
+
+    def pack(self) -> None:
+        """Lay the weight out as oneDNN wants it."""
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(self._packed, None)
 
     def part(self, index: int, rows: torch.Tensor) -> torch.Tensor:
         """The output of layer `index` for `rows`."""

@@ -1,14 +1,16 @@
-"""What the next forward pass carries: pure functions of plain numbers.
+"""Who may wait, who starts, and what the next forward pass carries: pure functions of plain numbers.
 
 A waiting request starts when a place in the batch and cache for its whole length (prompt and longest answer) are
-free, first come first served: nothing overtakes, so a long request is not starved by short ones, and a request
-that has started never has to stop for memory.
+free, in the order that `fairness` gives. Nothing overtakes whoever is first in it, so a long request is not starved by
+short ones, and a request that has started never has to stop for memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+_SHORTEST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +23,36 @@ class Limits:
         chunk_tokens: prompt tokens in one forward pass. A longer prompt is cut at multiples of it, so that it does
             not hold up answers that are being written, and so that the cuts do not depend on who else runs.
         cache_tokens: tokens of key/value cache for all running requests together.
+        max_waiting_tokens: prompt tokens queued before new requests are refused; None for no bound.
+        queue_timeout_s: seconds in the queue after which a request ends unless it started; None for no bound.
     """
 
     max_running: int
     max_waiting: int
     chunk_tokens: int
     cache_tokens: int
+    max_waiting_tokens: int | None = None
+    queue_timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What is here when one more request arrives. `start_gap_s` is the time between two starts at present, None where
+    none was seen."""
+
+    num_running: int
+    num_waiting: int
+    num_waiting_tokens: int
+    start_gap_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request may not wait, when there may be room for it, and the setting that is the bound."""
+
+    reason: str
+    retry_after_s: float
+    setting: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +81,42 @@ class Admission:
     held_back: str | None
 
 
-def admit(waiting: Sequence[Load], running: Sequence[Load], limits: Limits) -> Admission:
+def judge_arrival(num_prompt_tokens: int, queue: Queue, limits: Limits) -> Refusal | None:
+    """None when the request may join the queue.
+
+    Free places in the batch count as room, because whoever takes them does not wait for long. A prompt longer than all
+    that may wait is let into an empty queue, where it holds up nobody.
+    """
+    room = limits.max_waiting + max(0, limits.max_running - queue.num_running)
+    if queue.num_waiting >= room:
+        reason = f"{queue.num_waiting} requests are waiting, at most {limits.max_waiting} may"
+        wait_s = estimate_wait_s(queue.num_waiting - room + 1, queue.start_gap_s)
+        return Refusal(reason, wait_s, "CONSOLE_MAX_WAITING")
+    bound = limits.max_waiting_tokens
+    if bound is None or queue.num_waiting == 0 or queue.num_waiting_tokens + num_prompt_tokens <= bound:
+        return None
+    reason = (
+        f"prompts of {queue.num_waiting_tokens:,} tokens are waiting, with this one's {num_prompt_tokens:,} they would "
+        f"be more than the {bound:,} that may"
+    )
+    too_many = queue.num_waiting_tokens + num_prompt_tokens - bound
+    num_starts = too_many * queue.num_waiting / max(1, queue.num_waiting_tokens)
+    return Refusal(reason, estimate_wait_s(num_starts, queue.start_gap_s), "CONSOLE_MAX_WAITING_TOKENS")
+
+
+def estimate_wait_s(num_starts: float, start_gap_s: float | None) -> float:
+    """Seconds in which so many requests leave the queue at the present rate, between one second and one minute."""
+    gap_s = _SHORTEST_RETRY_S if start_gap_s is None else start_gap_s
+    return min(max(num_starts * gap_s, _SHORTEST_RETRY_S), _LONGEST_RETRY_S)
+
+
+def allow_queueing_s(asked_s: float | None, limits: Limits) -> float | None:
+    """How long a request may wait: what it asked for, or the instance's bound where that is shorter; None for any
+    time."""
+    return min((bound for bound in (asked_s, limits.queue_timeout_s) if bound is not None), default=None)
+
+
+def admit(waiting: Iterable[Load], running: Sequence[Load], limits: Limits) -> Admission:
     """Take requests from the front of the queue while they fit."""
     admitted: list[str] = []
     places = limits.max_running - len(running)

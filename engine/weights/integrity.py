@@ -7,96 +7,67 @@ how long it must be, and a folder's index says which shards belong to it.
 from __future__ import annotations
 
 import hashlib
-import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from engine.errors import WeightsError
+from engine.weights.containment import check_name, resolve_inside
+from engine.weights.remote_code import find_pickles
+from engine.weights.safetensors_header import check_safetensors, read_header
+from engine.weights.strict_json import parse_json
+
+__all__ = ["check_folder", "check_safetensors", "read_header", "sha256_of"]
 
 _CHUNK_BYTES = 1 << 20
-_MAX_HEADER_BYTES = 100_000_000
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_INDEX = "model.safetensors.index.json"
+_MAX_INDEX_BYTES = 64 << 20
 
 
-def check_folder(folder: Path) -> list[Path]:
-    """The folder's safetensors files, each whole.
+def check_folder(folder: Path, link_roots: Sequence[Path] = ()) -> list[Path]:
+    """The folder's safetensors files, each whole. Files may be links into `link_roots`, the weights cache for one.
 
     Raises:
-        WeightsError: no weights, only pickled ones, a shard missing, or a file cut short.
+        WeightsError: no weights, only pickled ones, a shard missing or outside the folder, or a damaged file.
     """
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        pickles = [path.name for pattern in _PICKLES for path in folder.glob(pattern)]
+        pickles = find_pickles(folder)
         if pickles:
             raise WeightsError(
                 f"{folder} holds only pickled weights ({pickles[0]}), which can run code when opened and are "
                 "refused: convert them to safetensors"
             )
         raise WeightsError(f"{folder} holds no .safetensors file: the weights are missing")
-    _check_index(folder)
+    shards = _check_index(folder, link_roots)
     for file in files:
+        resolve_inside(folder, file.name, link_roots)
+    for file in dict.fromkeys([*files, *shards]):
         check_safetensors(file)
     return files
 
 
-def _check_index(folder: Path) -> None:
-    index = folder / "model.safetensors.index.json"
+def _check_index(folder: Path, link_roots: Sequence[Path]) -> list[Path]:
+    """The shards that the index names, none where there is no index."""
+    index = folder / _INDEX
     if not index.is_file():
-        return
+        return []
     try:
-        shards = set(json.loads(index.read_text())["weight_map"].values())
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        if index.stat().st_size > _MAX_INDEX_BYTES:
+            raise ValueError(f"it has more than {_MAX_INDEX_BYTES:,} bytes")
+        named = set(parse_json(index.read_bytes())["weight_map"].values())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise WeightsError(f"{index} cannot be read as an index of shards: {error}") from error
+    shards = {check_name(shard, index) for shard in named}
     missing = sorted(shard for shard in shards if not (folder / shard).is_file())
     if missing:
         raise WeightsError(
             f"{folder} lacks {len(missing)} of {len(shards)} shards ({missing[0]}): fetch the missing files again"
         )
-
-
-def check_safetensors(file: Path) -> None:
-    """Raise WeightsError unless the file is as long as its header says."""
-    size = file.stat().st_size
-    header = read_header(file)
-    try:
-        ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
-    except (TypeError, KeyError, IndexError, ValueError) as error:
-        raise WeightsError(f"{file} is not a safetensors file: its header gives no offsets") from error
-    expected = 8 + _header_length(file) + max(ends, default=0)
-    if size != expected:
-        raise WeightsError(
-            f"{file} has {size:,} bytes and its header says {expected:,}: the file is "
-            f"{'cut short' if size < expected else 'damaged'}, fetch it again"
-        )
-
-
-def _header_length(file: Path) -> int:
-    with file.open("rb") as stream:
-        return int.from_bytes(stream.read(8), "little")
-
-
-def read_header(file: Path) -> dict[str, Any]:
-    """The safetensors header: tensor names with dtype, shape and offsets."""
-    length = _header_length(file)
-    if not 2 <= length <= min(_MAX_HEADER_BYTES, file.stat().st_size):
-        raise WeightsError(f"{file} is not a safetensors file, or was cut short: its header length is {length:,}")
-    with file.open("rb") as stream:
-        stream.seek(8)
-        raw = stream.read(length)
-    try:
-        header = json.loads(raw)
-    except ValueError as error:
-        raise WeightsError(f"{file} is not a safetensors file: its header is not JSON") from error
-    if not isinstance(header, dict):
-        raise WeightsError(f"{file} is not a safetensors file: its header is not a table")
-    return header
-
-
-def check_gguf(file: Path) -> None:
-    """Raise WeightsError unless the file begins as GGUF does."""
-    with file.open("rb") as stream:
-        if stream.read(4) != b"GGUF":
-            raise WeightsError(f"{file} is not a GGUF file: it does not begin with the letters GGUF")
+    for shard in sorted(shards):
+        resolve_inside(folder, shard, link_roots)
+        if not shard.endswith(".safetensors"):
+            raise WeightsError(f"{index} names {shard} as a shard, and only .safetensors files are loaded")
+    return [folder / shard for shard in sorted(shards)]
 
 
 def sha256_of(file: Path) -> str:

@@ -1,6 +1,6 @@
-"""`python -m tests.bench [startup engine pages gpu]`: measure, print, write build/bench.jsonl.
+"""`python -m tests.bench [PART ...]`: measure, print, write build/bench.jsonl.
 
-Without names: the parts that run on any machine. `gpu` needs an NVIDIA GPU and is run only when named.
+Without names: the parts that run on any machine. `gpu` and `gpu_models` need an NVIDIA GPU and run only when named.
 """
 
 from __future__ import annotations
@@ -18,9 +18,13 @@ _PARTS = {
     "startup": "tests.bench.startup",
     "engine": "tests.bench.engine_speed",
     "pages": "tests.bench.page_speed",
+    "cached": "tests.bench.cached_speed",
+    "environment": "tests.bench.environment_speed",
+    "models": "tests.bench.model_figures",
     "gpu": "tests.bench.gpu_speed",
+    "gpu_models": "tests.bench.gpu_models",
 }
-_ANYWHERE = ("startup", "engine", "pages")
+_ANYWHERE = ("startup", "engine", "pages", "cached", "environment", "models")
 
 
 def main() -> None:

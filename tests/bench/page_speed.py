@@ -14,7 +14,17 @@ from engine import Console, Settings, open_console
 from engine.latency import RequestRecord, Status, percentile
 from tests.bench.results import Figure
 
-_PAGES = ("overview", "playground", "models", "latency", "telemetry", "environment", "settings")
+_PAGES = (
+    "overview",
+    "playground",
+    "models",
+    "weights",
+    "quantization",
+    "latency",
+    "telemetry",
+    "environment",
+    "settings",
+)
 _NUM_RECORDS = 100_000
 _NUM_RERUNS = 20
 _ROOT = Path(__file__).resolve().parents[2]

@@ -8,7 +8,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,28 +45,42 @@ class Server:
         except OSError:
             return False
 
+    def is_listening(self) -> bool:
+        """Whether it answers, with or without a model."""
+        try:
+            return bool(self.read("/healthz"))
+        except OSError:
+            return False
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """`python -m dashboard` on a free port; ready when the test begins."""
-    home = tmp_path_factory.mktemp("browser-home")
-    (home / "weights").symlink_to(weights_cache_folder(), target_is_directory=True)
+
+@contextmanager
+def serve_console(home: Path, is_up: Callable[[Server], bool] = Server.is_ready, **settings: str) -> Iterator[Server]:
+    """`python -m dashboard` on a free port, with CONSOLE_* settings of one's own, for as long as the block lasts."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = home / "server.log"
-    environment = os.environ | {"CONSOLE_HOME": str(home), "CONSOLE_PORT": str(port)}
+    environment = os.environ | {"CONSOLE_HOME": str(home), "CONSOLE_PORT": str(port), **settings}
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "dashboard"], cwd=ROOT, env=environment, stdout=output, stderr=output
         )
     found = Server(f"http://127.0.0.1:{port}", home, 0.0)
     try:
-        wait_until(found.is_ready, 120)
+        wait_until(lambda: is_up(found), 120)
         yield Server(found.url, home, time.monotonic())
     finally:
         process.terminate()
         assert process.wait(30) in (0, -15), log.read_text()[-2000:]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A console whose sample model is ready when the test begins."""
+    home = tmp_path_factory.mktemp("browser-home")
+    (home / "weights").symlink_to(weights_cache_folder(), target_is_directory=True)
+    with serve_console(home) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,18 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.browser, pytest.mark.model, pytest.mark.slow]
 
-PAGES = ("", "playground", "models", "latency", "telemetry", "environment", "settings")
+PAGES = (
+    "",
+    "playground",
+    "models",
+    "weights",
+    "quantization",
+    "serving",
+    "latency",
+    "telemetry",
+    "environment",
+    "settings",
+)
 
 
 @pytest.mark.parametrize("width", [1440, 420])

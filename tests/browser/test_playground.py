@@ -38,7 +38,7 @@ def answer_text(page: Page) -> str:
 
 
 def num_running(server: Server) -> float:
-    found = re.search(r"^console_requests_running\{[^}]*\} (\S+)$", server.read("/metrics"), re.MULTILINE)
+    found = re.search(r"^vllm:num_requests_running\{[^}]*\} (\S+)$", server.read("/metrics"), re.MULTILINE)
     assert found is not None
     return float(found.group(1))
 

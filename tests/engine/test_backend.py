@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from engine.backend import LocalBackend, choose_limits, prepare_sequence, run_warm_up
+from engine.backend import LocalBackend, choose_limits, prepare_embedding, prepare_sequence, run_warm_up
 from engine.config import Settings
 from engine.errors import ContextLengthError, InvalidRequestError, WeightsError, WorkerDiedError
+from engine.inference.embedding import EmbeddingRequest
 from engine.inference.request import WARM_UP, Finished, FinishReason, Message, Request, SamplingParams, Timing
 from engine.inference.runner import Runner
 from engine.inference.sequence import Sequence
@@ -61,12 +62,26 @@ def test_a_default_answer_shrinks_to_the_room_that_is_left(tiny: LoadedModel) ->
     assert _prepare(tiny, prompt).max_tokens == 3
 
 
-@pytest.mark.parametrize("num_extra", [0, 1, 5_000])
+@pytest.mark.parametrize("num_extra", [0, 1])
 def test_a_prompt_that_leaves_no_room(tiny: LoadedModel, num_extra: int) -> None:
     num_tokens = TINY_CONTEXT + num_extra
     with pytest.raises(ContextLengthError, match=rf"has {num_tokens:,} tokens and the context of tiny") as refusal:
         _prepare(tiny, "x" * (num_tokens - _NUM_FRAME_TOKENS))
     assert refusal.value.param == "messages"
+
+
+@pytest.mark.parametrize("prompt", [None, "x" * 100_000])
+def test_a_prompt_far_too_long_is_refused_before_it_is_cut(tiny: LoadedModel, prompt: str | None) -> None:
+    request = Request("tiny", (Message("user", "x" * 100_000),), prompt=prompt)
+    with pytest.raises(ContextLengthError, match=r"has at least 100,0\d\d tokens .* holds 2,048: shorten") as refusal:
+        prepare_sequence(tiny, _LIMITS, request, _TIMING, Settings())
+    assert refusal.value.param == ("messages" if prompt is None else "prompt")
+
+
+def test_a_text_far_too_long_to_embed_is_refused_before_it_is_cut(tiny: LoadedModel) -> None:
+    request = EmbeddingRequest("tiny", ("fine", "x" * 100_000))
+    with pytest.raises(ContextLengthError, match=r"text 1 has at least 100,000 tokens, and tiny embeds 2,048"):
+        prepare_embedding(tiny, _LIMITS, request, _TIMING, Settings())
 
 
 def test_the_cache_may_hold_less_than_the_context(tiny: LoadedModel) -> None:
@@ -83,8 +98,26 @@ def test_parameters_are_checked_against_the_model(tiny: LoadedModel) -> None:
 
 def test_limits_on_a_cpu(tiny: LoadedModel) -> None:
     limits = choose_limits(tiny, Settings(kv_cache_gib=1 / 1024, max_running=5, max_waiting=6))
-    assert limits == Limits(5, 6, 256, (1 << 20) // tiny.info.cache_bytes_per_token)
+    assert limits == Limits(5, 6, 256, (1 << 20) // tiny.info.cache_bytes_per_token, 262_144, None)
     assert choose_limits(tiny, Settings(kv_cache_gib=1, chunk_tokens=64)).chunk_tokens == 64
+
+
+def test_a_queue_has_a_deadline_only_where_requests_wait(tiny: LoadedModel) -> None:
+    waits = choose_limits(tiny, Settings(kv_cache_gib=1, queue_policy="wait", queue_timeout_s=7, max_waiting_tokens=9))
+    assert (waits.queue_timeout_s, waits.max_waiting_tokens) == (7.0, 9)
+    assert choose_limits(tiny, Settings(kv_cache_gib=1, queue_timeout_s=7)).queue_timeout_s is None
+
+
+def test_a_model_may_have_its_own_batch_size(tiny: LoadedModel) -> None:
+    limits = choose_limits(replace(tiny, max_running=2), Settings(kv_cache_gib=1, max_running=5))
+    assert limits.max_running == 2
+
+
+def test_a_context_length_asked_for_bounds_requests(tiny: LoadedModel) -> None:
+    short = replace(tiny, info=replace(tiny.info, context_length=64))
+    assert _prepare(short).max_tokens == 64 - 2 - _NUM_FRAME_TOKENS
+    with pytest.raises(ContextLengthError, match="the context of tiny holds 64: shorten"):
+        _prepare(short, "x" * 64)
 
 
 def test_too_little_memory_for_a_cache(tiny: LoadedModel) -> None:

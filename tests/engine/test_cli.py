@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import socket
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.cli import configure_logging, listen, listen_or_exit, parse_settings, settings_or_exit
+from engine.cli import configure_logging, listen, listen_or_exit, parse_settings, prepare_home_or_exit, settings_or_exit
 from engine.config import Settings
 from engine.errors import SettingsError
 
@@ -53,7 +54,7 @@ def test_no_flags_are_no_overrides(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parse_settings("console", []).host == "localhost"
 
 
-@pytest.mark.parametrize("flags", [["--port", "0"], ["--port", "web"], ["--device", "tpu"], ["--host", "0.0.0.0"]])
+@pytest.mark.parametrize("flags", [["--port", "0"], ["--port", "web"], ["--device", "tpu"]])
 def test_a_bad_flag_is_a_settings_error(flags: list[str]) -> None:
     with pytest.raises(SettingsError):
         parse_settings("console", flags)
@@ -129,3 +130,19 @@ def test_logging_has_the_asked_for_level(root_logger: logging.Logger, level: str
     root_logger.handlers.clear()  # pytest's own, beside which basicConfig does nothing
     configure_logging(Settings(log_level=level))  # type: ignore[arg-type]
     assert root_logger.level == getattr(logging, level.upper())
+
+
+def test_an_open_address_without_a_key_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        prepare_home_or_exit(Settings(home=tmp_path, host="0.0.0.0"))
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: host '0.0.0.0' can be reached from other machines")
+
+
+def test_logs_as_json(root_logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+    root_logger.handlers.clear()
+    configure_logging(Settings(log_format="json"))
+    logging.getLogger("engine.x").warning("two %s", "words")
+    line = json.loads(capsys.readouterr().err)
+    assert (line["level"], line["logger"], line["message"]) == ("warning", "engine.x", "two words")

@@ -5,15 +5,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from engine.config import Settings
-from engine.console import Console, open_console, prepare_home
-from engine.environment.report import EnvironmentReport
-from engine.errors import StoreError
+from engine.console import Console, check_guarded, open_console, prepare_home
+from engine.environment.check import Check, Finding
+from engine.environment.context import CheckContext
+from engine.errors import SettingsError, StoreError
 from engine.inference.request import Message, Request, SamplingParams
 from engine.instance import InstanceState
 from engine.state import FILE_NAME as STATE_FILE
 from engine.state import add_turn, new_conversation
+from engine.state.api_keys import Scope
+from tests.engine.environment.builders import check, passing, use_checks
 from tests.fakes import wait_until
 
 _HELLO = (Message("user", "Hello"),)
@@ -34,7 +38,7 @@ def console(settings: Settings) -> Iterator[Console]:
 def test_the_home_is_made(console: Console, settings: Settings) -> None:
     assert {path.name for path in settings.home.iterdir()} >= {"measurements.duckdb"}
     assert console.notices == []
-    assert console.environment is None
+    assert (console.environment.latest(), console.environment.progress()) == (None, None)
     assert console.engine.instances() == ()
 
 
@@ -89,18 +93,122 @@ def test_a_home_that_cannot_be_made(tmp_path: Path) -> None:
             prepare_home(home)
 
 
-def test_environment_is_remembered(console: Console) -> None:
-    report = console.check_environment()
-    assert isinstance(report, EnvironmentReport)
-    assert console.environment is report
+def test_a_report_of_the_environment_outlives_the_console(
+    console: Console, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_checks(monkeypatch, check("host.a"))
+    assert console.environment.start()
+    console.environment.wait(20)
+    report = console.environment.latest()
+    assert report is not None
+    console.close()
+    again = open_console(settings)
+    assert again.environment.latest() == report
+    again.close()
+
+
+def test_the_checks_look_at_this_console(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[CheckContext] = []
+
+    def build(context: CheckContext) -> tuple[Check, ...]:
+        seen.append(context)
+        return (check("host.a"),)
+
+    monkeypatch.setattr("engine.environment.report.FAMILIES", {"host": ("Host", build)})
+    console = open_console(settings.model_copy(update={"port": 9_999, "environment_profile": "autoglm-9b"}))
+    console.environment.start()
+    console.environment.wait(20)
+    console.close()
+    subject = seen[-1]
+    assert (subject.home, subject.port, subject.is_serving) == (settings.home, 9_999, True)
+    assert subject.nvml is console.nvml
+    assert subject.clock is console.clock
+    assert subject.profile.gpu.memory_gb.recommend == 40
+
+
+def test_closing_cancels_a_run_whose_check_hangs(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = threading.Event()
+
+    def hang() -> Finding:
+        opened.wait(60)
+        return passing()
+
+    use_checks(monkeypatch, check("host.a", hang, 60))
+    console = open_console(settings)
+    console.environment.start()
+    try:
+        console.close()
+        assert console.environment.progress() is None
+        assert not opened.is_set()
+    finally:
+        opened.set()
 
 
 def test_close_ends_the_threads(settings: Settings, tiny_folder: Path) -> None:
-    before = {thread.ident for thread in threading.enumerate()}
+    before = set(threading.enumerate())
     console = open_console(settings.model_copy(update={"model": str(tiny_folder)}))
     console.close()
-    left = [thread.name for thread in threading.enumerate() if thread.ident not in before and not thread.daemon]
-    assert left == []
-    assert not [
-        thread for thread in threading.enumerate() if thread.name.startswith(("supervisor:tiny", "worker:tiny"))
-    ]
+    left = [thread for thread in threading.enumerate() if thread not in before]
+    assert [thread.name for thread in left if not thread.daemon] == []
+    assert [thread.name for thread in left if thread.name.startswith(("supervisor:", "worker:"))] == []
+
+
+def test_what_cannot_be_closed_keeps_nothing_else_open(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    console = open_console(settings)
+    close_remotes, close_records = console.gateway.close, console.records.close
+    closed: list[str] = []
+
+    def fail() -> None:
+        close_remotes()
+        raise TimeoutError("a remote instance did not close")
+
+    def close() -> None:
+        close_records()
+        closed.append("records")
+
+    monkeypatch.setattr(console.gateway, "close", fail)
+    monkeypatch.setattr(console.records, "close", close)
+    with pytest.raises(TimeoutError):
+        console.close()
+    assert closed == ["records"]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "console.example.com"])
+def test_an_address_that_others_reach_needs_a_key(settings: Settings, host: str) -> None:
+    settings.home.mkdir()
+    open_settings = settings.model_copy(update={"host": host})
+    with pytest.raises(SettingsError, match=r"can be reached from other machines: set CONSOLE_API_KEYS") as refusal:
+        check_guarded(open_settings)
+    assert repr(host) in str(refusal.value)
+    check_guarded(settings)
+    check_guarded(open_settings.model_copy(update={"api_keys": (SecretStr("one"),)}))
+
+
+def test_a_key_made_on_the_page_guards_such_an_address_until_it_is_revoked(console: Console) -> None:
+    open_settings = console.settings.model_copy(update={"host": "0.0.0.0"})
+    console.keys.create("readings", {Scope.METRICS})
+    with pytest.raises(SettingsError):
+        check_guarded(open_settings)
+    made = console.keys.create("farm", {Scope.INFERENCE})
+    check_guarded(open_settings)
+    console.keys.revoke(made.key.id)
+    with pytest.raises(SettingsError):
+        check_guarded(open_settings)
+
+
+def test_state_that_cannot_be_read_guards_nothing(settings: Settings) -> None:
+    settings.home.mkdir()
+    (settings.home / STATE_FILE).write_bytes(b"not a database" * 1_000)
+    with pytest.raises(StoreError):
+        check_guarded(settings.model_copy(update={"host": "0.0.0.0"}))
+
+
+def test_usage_of_keys_is_written_at_the_end(settings: Settings) -> None:
+    console = open_console(settings)
+    made = console.keys.create("farm", {Scope.INFERENCE})
+    console.keys.identify(made.secret)
+    console.close()
+    again = open_console(settings)
+    (key,) = again.keys.list()
+    assert key.usage.num_requests == 1
+    again.close()

@@ -13,8 +13,9 @@ import pytest
 
 from engine.clock import SystemClock
 from engine.config import Settings
-from engine.engine import Engine, make_record
+from engine.engine import Engine
 from engine.errors import (
+    ConsoleError,
     ContextLengthError,
     InstanceExistsError,
     InstanceNotFoundError,
@@ -31,7 +32,6 @@ from engine.inference.request import (
     Message,
     Request,
     SamplingParams,
-    Timing,
 )
 from engine.instance import InstanceState
 from engine.latency.record import RequestRecord, Status
@@ -136,7 +136,7 @@ def test_a_model_that_is_not_there(open_engine: OpenEngine, backend: FakeBackend
 
 
 def test_a_taken_name(engine: Engine, backend: FakeBackend) -> None:
-    with pytest.raises(InstanceExistsError, match="'m' is ready already: unload it, or give another name"):
+    with pytest.raises(InstanceExistsError, match="'m' is ready already: unload or swap it, or give another name"):
         engine.load(fake_spec())
     assert engine.load(fake_spec("other")) == "other"
     assert [info.name for info in engine.instances()] == ["m", "other"]
@@ -246,21 +246,31 @@ def test_close_ends_everything(engine: Engine, backend: FakeBackend) -> None:
     assert not [name for name in names if name in ("supervisor:m", "worker:m")]
 
 
-@pytest.mark.parametrize(
-    ("reason", "status"),
-    [
-        (FinishReason.STOP, Status.SUCCESSFUL),
-        (FinishReason.LENGTH, Status.SUCCESSFUL),
-        (FinishReason.CANCELLED, Status.CANCELLED),
-        (FinishReason.DEADLINE, Status.ERRORED),
-        (FinishReason.ERROR, Status.ERRORED),
-    ],
-)
-def test_times_in_a_record_count_from_receipt(reason: FinishReason, status: Status) -> None:
-    timing = Timing(1_700_000_000.0, 50.0, 51.0, None, None, 53.5)
-    record = make_record(_ask(), Finished("r", reason, 3, 0, 9, timing, "why"))
-    assert (record.received_at_s, record.scheduled_s, record.first_token_s) == (1_700_000_000.0, 1.0, None)
-    assert (record.finished_s, record.status, record.error) == (3.5, status, "why")
+def test_refusals_are_recorded_apart(tmp_path: Path, backend: FakeBackend, records: list[RequestRecord]) -> None:
+    refusals: list[RequestRecord] = []
+    engine = Engine(Settings(home=tmp_path), records.append, open_backend=lambda: backend, on_refusal=refusals.append)
+    for request in (_ask("nobody"), Request("m", ()), _ask(timeout_s=-1.0, key_id="key-1")):
+        with pytest.raises(ConsoleError):
+            engine.stream(request)
+    engine.note_refusal(_ask(key_id="key-2"), QueueFullError("too many a minute"))
+    engine.close()
+    reasons = [(record.finish_reason, record.key_id) for record in refusals]
+    assert reasons == [
+        ("model_not_found", None),
+        ("invalid_request", None),
+        ("invalid_request", "key-1"),
+        ("queue_full", "key-2"),
+    ]
+    assert records == []
+
+
+def test_who_asks_is_told_of(engine: Engine, backend: FakeBackend, records: list[RequestRecord]) -> None:
+    backend.gate.clear()
+    stream = engine.stream(_ask(key_id="key-1"))
+    assert [request.key_id for request in engine.requests()] == ["key-1"]
+    stream.close()
+    wait_until(lambda: bool(records))
+    assert records[0].key_id == "key-1"
 
 
 def test_warm_ups_are_not_recorded(open_engine: OpenEngine, records: list[RequestRecord], tiny_folder: Path) -> None:

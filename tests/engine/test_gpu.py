@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 
 from engine import Delta, Engine, FinishReason, InstanceState, Message, ModelSpec, Request, SamplingParams, Settings
-from engine.environment import CheckStatus, collect_report
+from engine.environment import CheckContext, CheckStatus, collect_report
+from engine.environment.profile import choose_profile, find_profile
+from engine.models.schemes import BITSANDBYTES, default_quantization
+from engine.models.spec import Quantization, Scheme
 from engine.telemetry import Nvml
-from tests.fakes import wait_until
+from engine.weights.store import plain_weights
+from tests.fakes import save_tiny_llama, wait_until
 
 pytestmark = pytest.mark.gpu
 
@@ -62,6 +66,53 @@ def test_greedy_answer_is_that_of_generate(tiny_folder: Path, tmp_path: Path) ->
     assert ours == output[0, ids["input_ids"].shape[1] :].tolist()[: len(ours)]
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_each_attention_agrees_with_the_models_own(
+    tiny_folder: Path, tmp_path: Path, dtype: str, attention: str
+) -> None:
+    from engine.inference.parity import check_parity
+    from engine.models.loader import load_model
+
+    spec = ModelSpec(str(tiny_folder), device="cuda", dtype=dtype, attention=attention)  # type: ignore[arg-type]
+    loaded = load_model(spec, plain_weights(tmp_path), lambda *_: None)
+    assert loaded.info.attention == attention
+    check_parity(loaded)
+
+
+@pytest.mark.parametrize("scheme", BITSANDBYTES)
+def test_bitsandbytes_is_saved_and_comes_back_with_the_same_bits(tmp_path: Path, scheme: Scheme) -> None:
+    pytest.importorskip("bitsandbytes")
+    import torch
+
+    from engine.inference.parity import check_parity
+    from engine.models.loader import LoadedModel, load_model
+    from engine.models.quantization import ability_of, weights_bytes
+    from engine.models.saved import save_quantized
+
+    def load(source: Path, quantization: Quantization | None = None) -> LoadedModel:
+        spec = ModelSpec(str(source), device="cuda", dtype="bfloat16", quantization=quantization)
+        return load_model(spec, plain_weights(tmp_path / "weights"), lambda *_: None)
+
+    def logits(loaded: LoadedModel) -> torch.Tensor:
+        with torch.inference_mode():
+            found: torch.Tensor = loaded.model(input_ids=torch.arange(1, 40, device="cuda")[None]).logits
+        return found
+
+    folder = save_tiny_llama(tmp_path / "tiny", intermediate_size=128)  # 4-bit products warn below whole groups of 64
+    chosen = default_quantization(scheme, ability_of(torch.device("cuda:0")))
+    plain, loaded = load(folder), load(folder, chosen)
+    check_parity(loaded)
+    distance = float((logits(loaded) - logits(plain)).norm() / logits(plain).norm())
+    assert 0 < distance < (0.6 if scheme is Scheme.BNB_NF4 else 0.35)  # random weights amplify
+    assert (loaded.info.quantization, loaded.info.num_parameters) == (chosen, plain.info.num_parameters)
+    assert loaded.info.weights_bytes == weights_bytes(loaded.model) < plain.info.weights_bytes
+    again = load(save_quantized(loaded, tmp_path / "saved"))
+    assert torch.equal(logits(again), logits(loaded))
+    assert (again.info.quantization, again.info.weights_bytes) == (chosen, loaded.info.weights_bytes)
+    check_parity(again)
+
+
 def test_nvml_and_environment_see_the_card(tmp_path: Path) -> None:
     nvml = Nvml()
     try:
@@ -70,8 +121,10 @@ def test_nvml_and_environment_see_the_card(tmp_path: Path) -> None:
         gpu = inventory.gpus[0]
         assert gpu.memory_total_bytes
         assert gpu.power_w
-        report = collect_report(tmp_path, nvml)
-        checks = {check.id: check for check in report.checks}
-        assert checks["gpu.driver"].status is CheckStatus.PASS, checks["gpu.driver"]
+        name, profile = find_profile(choose_profile(inventory), tmp_path)
+        report = collect_report(CheckContext(profile, tmp_path, nvml), name, ["gpu"])
+        assert profile.gpu.is_required
+        assert report.counts()[CheckStatus.ERROR] == 0, report.checks
+        assert report.counts()[CheckStatus.PASS] > 0, report.checks
     finally:
         nvml.close()

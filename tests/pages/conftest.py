@@ -32,7 +32,9 @@ def console(tmp_path: Path, backend: FakeBackend) -> Iterator[Console]:
     """A console with no model yet; what is loaded runs on `backend`."""
     settings = Settings(home=tmp_path / "home", model="none")
     opened = open_console(settings)
+    load_lock = opened.engine.load_lock  # the lab takes its turn at it too
     opened.engine = Engine(settings, opened.records.append, opened.clock, lambda: backend)
+    opened.engine.load_lock = load_lock
     wait_until(lambda: opened.sampler.latest() is not None)
     give_console(opened)
     yield opened

@@ -7,8 +7,12 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from dashboard.components.formats import plain
 from engine import Console, InstanceState
 from engine.errors import WeightsError
+from engine.instance import Role
+from engine.models.spec import Granularity, ModelSpec, Quantization, Scheme
+from engine.room import Unloaded
 from tests.fakes import FakeBackend, wait_until
 from tests.pages.conftest import OpenPage, instance, load, texts
 
@@ -132,3 +136,135 @@ def test_reload_does_not_wait_for_the_pause(console: Console, backend: FakeBacke
 def test_ready_model_has_no_reload(console: Console, open_page: OpenPage) -> None:
     load(console, "phone")
     assert "Reload" not in [button.label for button in open_page("models").button]
+
+
+def test_form_passes_quantization_context_and_places(console: Console, open_page: OpenPage, folder: Path) -> None:
+    page = open_page("models")
+    page.selectbox(key="load-scheme").set_value("int8-weight").run()
+    assert "Weights in 8 bits" in texts(page)
+    page.selectbox(key="load-int8-weight-granularity").set_value(Granularity.GROUP).run()
+    page.selectbox(key="load-int8-weight-group").set_value(64)
+    page.toggle(key="load-int8-weight-symmetric").set_value(False)
+    page.text_input(key="load-int8-weight-keep").set_value(" lm_head, o_proj ")
+    page.number_input(key="load-context").set_value(4096)
+    page.number_input(key="load-running").set_value(2)
+    submit(page, str(folder), "mine")
+    spec = instance(console, "mine").spec
+    keep = ("lm_head", "o_proj")
+    assert spec.quantization == Quantization(Scheme.INT8_WEIGHT, Granularity.GROUP, 64, False, keep)
+    assert (spec.context_length, spec.max_running) == (4096, 2)
+
+
+def test_each_scheme_starts_with_its_good_default(console: Console, open_page: OpenPage, folder: Path) -> None:
+    page = open_page("models")
+    page.selectbox(key="load-scheme").set_value("int4-weight").run()
+    submit(page, str(folder), "mine")
+    chosen = instance(console, "mine").spec.quantization
+    assert chosen is not None
+    assert (chosen.scheme, chosen.granularity, chosen.group_size) == (Scheme.INT4_WEIGHT, Granularity.GROUP, 32)
+
+
+def test_what_the_cpu_cannot_multiply_is_said_beforehand(open_page: OpenPage) -> None:
+    page = open_page("models")
+    page.selectbox(key="load-device").set_value("cpu").run()
+    page.selectbox(key="load-scheme").set_value("fp8-weight").run()
+    assert "needs a GPU of compute capability 8.9" in page.warning[0].value
+
+
+def test_swap_shows_both_versions_and_can_be_cancelled(
+    console: Console, backend: FakeBackend, open_page: OpenPage
+) -> None:
+    load(console, "phone")
+    page = open_page("models")
+    backend.load_gate.clear()
+    page.button(key="swap-phone").click().run()
+    assert "**phone** answers on" in texts(page)
+    page.selectbox(key="swap-phone-1-dtype").set_value("bfloat16")
+    page.button(key="swap-confirmed").click().run()
+    wait_until(lambda: console.engine.instances()[-1].state is InstanceState.LOADING)
+    page.run()
+    assert "version 2 · next" in texts(page)
+    assert page.button(key="swap-phone").disabled
+    following = console.engine.instances()[-1]
+    assert (following.spec.dtype, following.spec.name) == ("bfloat16", "phone")
+    page.button(key="end-swap-phone").click().run()
+    wait_until(lambda: len(console.engine.instances()) == 1)
+    backend.load_gate.set()
+    assert "version 2" not in texts(page.run())
+
+
+def test_swap_goes_through(console: Console, open_page: OpenPage) -> None:
+    load(console, "phone")
+    page = open_page("models")
+    page.button(key="swap-phone").click().run()
+    page.button(key="swap-confirmed").click().run()
+    wait_until(lambda: [(info.version, info.role) for info in console.engine.instances()] == [(2, Role.SERVING)])
+    assert "answers on" not in texts(page.run())
+    assert ":violet-badge[version 2]" in texts(page)
+
+
+def test_swap_to_nothing_is_one_message_and_stays_open(console: Console, open_page: OpenPage) -> None:
+    load(console, "phone")
+    page = open_page("models")
+    page.button(key="swap-phone").click().run()
+    page.text_input(key="swap-phone-1-source").set_value("/no/such_model")
+    page.button(key="swap-confirmed").click().run()
+    assert "neither a folder nor a file" in page.error[0].value
+    page.text_input(key="swap-phone-1-source").set_value(" ")
+    page.button(key="swap-confirmed").click().run()
+    assert "Source is empty" in page.error[0].value
+    page.button(key="swap-refused").click().run()
+    assert len(console.engine.instances()) == 1
+    assert "answers on" not in texts(page)
+
+
+def test_swap_that_failed_shows_why_and_is_dismissed(
+    console: Console, backend: FakeBackend, open_page: OpenPage
+) -> None:
+    load(console, "phone")
+    backend.load_error = WeightsError("the weights are cut short")
+    console.engine.swap("phone", instance(console, "phone").spec)
+    wait_until(lambda: [info.role for info in console.engine.instances()] == [Role.SERVING, Role.NEXT])
+    wait_until(lambda: console.engine.instances()[-1].state is InstanceState.FAILED)
+    page = open_page("models")
+    assert page.error[0].value == "the weights are cut short"
+    assert not page.button(key="swap-phone").disabled
+    page.button(key="end-swap-phone").click().run()
+    assert not page.run().error
+
+
+def test_models_are_kept_only_where_they_might_be_unloaded(console: Console, open_page: OpenPage) -> None:
+    load(console, "phone")
+    page = open_page("models")
+    assert not page.toggle
+    console.engine.unload_idle = True
+    page.run()
+    page.toggle(key="pin-phone").set_value(True).run()
+    assert instance(console, "phone").is_pinned
+    assert "not used yet · stays loaded" in texts(page.run())
+    console.engine.pin("phone", False)
+    assert not page.run().toggle(key="pin-phone").value
+    assert not instance(console, "phone").is_pinned
+
+
+def test_memory_that_was_measured_is_shown_with_what_could_not_be_told(console: Console, open_page: OpenPage) -> None:
+    load(console, "phone")
+    page = open_page("models")
+    assert "**Memory, planned and measured**" in texts(page)
+    assert "Measured: weights 4.0 kB, growth of the process 4.0 kB" in texts(page)
+    assert plain("Not told: what was planned: this engine makes no plans.") in texts(page)
+
+
+def test_who_was_unloaded_to_make_room_is_shown_and_loads_again(
+    console: Console, open_page: OpenPage, folder: Path
+) -> None:
+    assert "Unloaded to make room" not in texts(open_page("models"))
+    gone = Unloaded("phone", ModelSpec(str(folder), "phone"), "next", console.clock.wall(), 90.0, 4_000)
+    console.engine._unloaded.appendleft(gone)
+    page = open_page("models")
+    assert "**phone** was unloaded just now to make room for **next**: nobody had used it for 1 min 30 s" in texts(page)
+    page.button(key="load-again-0").click().run()
+    wait_until(lambda: instance(console, "phone").state is InstanceState.READY)
+    page.run()
+    assert "load-again-0" not in [button.key for button in page.button]
+    assert "**phone** was unloaded" in texts(page)

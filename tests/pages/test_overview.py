@@ -9,12 +9,12 @@ import pytest
 from dashboard.components.formats import format_bytes
 from dashboard.components.host_cards import memory_used
 from engine import Console, InstanceState, Message, Request
-from engine.environment import CheckStatus, EnvironmentReport
 from engine.errors import StoreError, WeightsError
 from engine.latency import RecordFilter
 from tests.engine.latency.builders import CANCELLED_IN_QUEUE
 from tests.fakes import FakeBackend, wait_until
 from tests.pages.conftest import OpenPage, keep, load, recent, texts
+from tests.pages.environment import FakeChecks
 
 PLAYGROUND = "Open the playground"
 
@@ -117,17 +117,14 @@ def test_unreadable_history_is_one_message(
 
 
 def test_check_now_takes_a_report(console: Console, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch) -> None:
-    def check() -> EnvironmentReport:
-        console.environment = EnvironmentReport((), console.clock.wall())
-        return console.environment
-
-    monkeypatch.setattr(console, "check_environment", check)
+    monkeypatch.setattr("engine.environment.report.FAMILIES", FakeChecks().families)
     page = open_page("overview")
+    assert "not checked yet" in texts(page)
     next(button for button in page.button if button.label == "Check now").click().run()
-    assert "No check applies here" in texts(page)
+    console.environment.wait(10)
+    page.run()
+    assert "Not fit: a check failed" in texts(page)
     assert "just now" in texts(page)
-    assert console.environment is not None
-    assert console.environment.verdict is CheckStatus.SKIP
 
 
 def test_every_detail_page_is_linked(open_page: OpenPage) -> None:

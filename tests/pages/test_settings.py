@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from dashboard.resources import give_console
 from engine import Console, Settings
+from engine.keyring import Keyring
+from engine.state.api_keys import ApiKeyStore
 from tests.pages.conftest import OpenPage, keep, recent, texts
 
 
@@ -34,7 +35,8 @@ def test_origin_of_a_variable(console: Console, open_page: OpenPage, monkeypatch
 
 def test_secrets_are_never_shown(console: Console, open_page: OpenPage) -> None:
     console.settings = Settings(home=console.settings.home, model="none", api_keys=(SecretStr("sesame-7"),))
-    give_console(console)
+    console.keys.close()
+    console.keys = Keyring(console.settings, ApiKeyStore(console.database), console.clock)
     page = open_page("settings")
     page.text_input[0].set_value("sesame-7")
     page.button[0].click().run()
@@ -43,6 +45,7 @@ def test_secrets_are_never_shown(console: Console, open_page: OpenPage) -> None:
     shown = cells(page)
     assert next(row["Value"] for row in shown if row.get("Setting") == "`api_keys`") == "**1 set, hidden**"
     assert "sesame" not in str(shown)
+    assert r"1 key of CONSOLE\_API\_KEYS opens everything" in texts(page)
 
 
 def test_stores_with_their_sizes(console: Console, open_page: OpenPage) -> None:

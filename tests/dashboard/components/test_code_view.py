@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dashboard.components.code_view import as_curl, as_python, request_body
 from engine import Message, SamplingParams
-from engine.api.schemas import ChatCompletionRequest
+from engine.api.chat_schema import ChatCompletionRequest
 
 _TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=80)
 _ASKED = st.builds(

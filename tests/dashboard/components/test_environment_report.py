@@ -1,30 +1,14 @@
 from __future__ import annotations
 
-import pytest
-
-from dashboard.components.environment_report import check_rows, counts_text, status_badge, version_rows
-from engine.environment import CheckResult, CheckStatus, EnvironmentReport
+from dashboard.components.environment_report import change_line, version_rows
+from engine.environment import Change, Direction
 
 
-def result(status: CheckStatus) -> CheckResult:
-    return CheckResult(f"a.{status}", f"Check {status}", "x", "y_z", status, None, 0.1)
-
-
-@pytest.mark.parametrize("status", list(CheckStatus))
-def test_every_status_has_a_look(status: CheckStatus) -> None:
-    assert status.value in status_badge(status)
-
-
-def test_rows_are_worst_first_and_plain() -> None:
-    rows = check_rows(tuple(result(status) for status in CheckStatus))
-    assert [row["Check"] for row in rows] == [f"**Check {word}**" for word in ("fail", "error", "warn", "pass", "skip")]
-    assert {row["Observed"] for row in rows} == {r"y\_z"}
-    assert {row["Remedy"] for row in rows} == {"–"}
-
-
-def test_counts_leave_out_what_does_not_occur() -> None:
-    report = EnvironmentReport((result(CheckStatus.PASS), result(CheckStatus.PASS), result(CheckStatus.WARN)), 0.0)
-    assert counts_text(report) == ":green-badge[2 pass] :orange-badge[1 warn]"
+def test_changes_are_plain_and_say_for_the_worse() -> None:
+    worse = Change("host.disk", "Disk", "status", "pass", "warn", Direction.WORSE, "9 GB free at /a_b")
+    assert change_line(worse) == r"**Disk**, status: pass → warn · :red[worse] · 9 GB free at /a\_b"
+    upgrade = Change("gpu.driver", "NVIDIA driver", "driver_version", "570.26", "580.95.05")
+    assert change_line(upgrade) == "**NVIDIA driver**, driver version: 570.26 → 580.95.05"
 
 
 def test_versions() -> None:

@@ -5,10 +5,12 @@ from dataclasses import replace
 import pytest
 
 from dashboard.components.in_flight import describe_request
-from dashboard.components.instance_details import model_facts, reserved_ratio, reserved_text
-from dashboard.components.instances import describe, failure_text, stage_text, state_badge
+from dashboard.components.instance_details import model_facts, reserved_ratio, reserved_text, use_text
+from dashboard.components.instances import describe, failure_text, stage_text, state_badge, version_badge
 from engine import InstanceInfo, InstanceState, ModelSpec, RequestInfo
 from engine.inference.stats import RunnerStats
+from engine.instance import Role
+from engine.models.spec import Granularity, Quantization, Scheme
 from tests.fakes import FAKE_INFO
 
 INFO = InstanceInfo(
@@ -81,3 +83,26 @@ def test_request_line_escapes_what_others_named() -> None:
     line = describe_request(RequestInfo("req-1", "my_*model*", "api", False, 2.5, 1_200, 7))
     assert line.startswith(":gray-badge[waiting] **2.50 s** · 1,200 in · 7 out")
     assert r"my\_\*model\*" in line
+
+
+def test_versions_are_told_apart() -> None:
+    assert version_badge(INFO) is None
+    assert version_badge(replace(INFO, version=3)) == ":violet-badge[version 3]"
+    assert version_badge(replace(INFO, role=Role.LEAVING)) == ":violet-badge[version 1 · leaving]"
+
+
+def test_quantization_is_named_before_and_after_loading() -> None:
+    quantization = Quantization(Scheme.INT4_WEIGHT, Granularity.GROUP, 32, False)
+    asked = replace(INFO, spec=replace(INFO.spec, quantization=quantization))
+    assert describe(asked).endswith("dtype auto · int4-weight, group of 32, affine")
+    model = replace(FAKE_INFO, quantization=quantization, read_bytes_per_s=2e9)
+    assert describe(replace(INFO, model=model)).startswith("int4-weight, group of 32, affine on cpu")
+    facts = model_facts(model)
+    assert (facts["Quantization"], facts["Load time"]) == ("int4-weight, group of 32, affine", "100 ms at 2.0 GB/s")
+    assert model_facts(FAKE_INFO)["Quantization"] == "none"
+
+
+def test_last_use() -> None:
+    assert use_text(INFO, 200.0) == "not used yet"
+    used = replace(INFO, last_used_s=100.0, is_pinned=True)
+    assert use_text(used, 225.0) == "last used 2 min 5 s ago · stays loaded"

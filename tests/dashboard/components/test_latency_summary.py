@@ -28,6 +28,8 @@ def test_every_metric_has_a_row_even_without_a_sample() -> None:
 
 
 def test_zero_errors_are_not_red() -> None:
-    text = status_text({Status.SUCCESSFUL: 1_200, Status.CANCELLED: 2, Status.ERRORED: 0})
-    assert text == ":green-badge[1,200 successful] :gray-badge[2 cancelled] :gray-badge[0 errored]"
+    text = status_text({Status.SUCCESSFUL: 1_200, Status.CANCELLED: 2, Status.ERRORED: 0, Status.REJECTED: 3})
+    assert text == (
+        ":green-badge[1,200 successful] :gray-badge[2 cancelled] :gray-badge[0 errored] :orange-badge[3 rejected]"
+    )
     assert ":red-badge[1 errored]" in status_text({**dict.fromkeys(Status, 0), Status.ERRORED: 1})

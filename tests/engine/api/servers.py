@@ -15,9 +15,10 @@ from starlette.applications import Starlette
 
 from engine.api.app import Api
 from engine.config import Settings
-from engine.console import Console, open_console
+from engine.console import Console, open_console, record_keeper
 from engine.engine import Engine
 from engine.instance import InstanceState
+from engine.latency import RequestRecord
 from tests.fakes import FakeBackend, fake_spec, wait_until
 
 
@@ -32,7 +33,13 @@ def build_app(console: Console | None) -> Starlette:
 def fake_console(settings: Settings, backend: FakeBackend) -> Iterator[Console]:
     """A console whose engine runs the fake; nothing is loaded yet."""
     console = open_console(settings.model_copy(update={"model": "none"}))
-    console.engine = Engine(console.settings, console.records.append, console.clock, lambda: backend)
+    console.engine = Engine(
+        console.settings,
+        record_keeper(console.records, console.quotas),
+        console.clock,
+        lambda: backend,
+        on_refusal=console.records.append,
+    )
     try:
         yield console
     finally:
@@ -60,6 +67,17 @@ def call(app: Starlette, method: str, path: str, **options: Any) -> httpx.Respon
             return await client.request(method, path, **options)
 
     return asyncio.run(asyncio.wait_for(send(), 30))
+
+
+def await_records(console: Console, num_records: int) -> tuple[RequestRecord, ...]:
+    """The records of that many requests, which are kept after their answers were given."""
+
+    def are_kept() -> bool:
+        console.records.flush()
+        return len(console.records.recent()) == num_records
+
+    wait_until(are_kept)
+    return tuple(console.records.recent())
 
 
 @contextmanager

@@ -30,4 +30,23 @@ def test_a_model_that_cannot_be_found_leaves_the_server_up(tmp_path: Path) -> No
 
 def test_the_description_of_the_api_is_served() -> None:
     paths = call(build_app(None), "GET", "/v1/openapi.json").json()["paths"]
-    assert set(paths) == {"/chat/completions", "/models", "/models/{name}"}
+    assert set(paths) == {
+        "/batches",
+        "/batches/{batch_id}",
+        "/batches/{batch_id}/cancel",
+        "/chat/completions",
+        "/completions",
+        "/detokenize",
+        "/embeddings",
+        "/environment",
+        "/files",
+        "/files/{file_id}",
+        "/files/{file_id}/content",
+        "/models",
+        "/models/{name}",
+        "/responses",
+        "/responses/{response_id}",
+        "/responses/{response_id}/cancel",
+        "/responses/{response_id}/input_items",
+        "/tokenize",
+    }

@@ -3,9 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,8 +12,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect
 
-from engine.config import Settings
-from engine.console import Console, open_console
+from engine.console import Console
 from engine.errors import WorkerDiedError
 from tests.engine.api.servers import await_ready, build_app, call, serve
 from tests.fakes import FakeBackend, fake_spec, wait_until
@@ -24,29 +21,6 @@ _PATH = "/v1/chat/completions"
 _ANSWER = "The capital of France is Paris."
 _QUESTION: Any = [{"role": "user", "content": "What is the capital of France?"}]
 _NO_END: Any = {"257": -100}
-
-
-@pytest.fixture(scope="module")
-def tiny_console(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
-    settings = Settings(
-        home=tmp_path_factory.mktemp("home"), model=str(tiny_folder), model_name="tiny", device="cpu", kv_cache_gib=0.1
-    )
-    console = open_console(settings)
-    await_ready(console)
-    yield console
-    console.close()
-
-
-@pytest.fixture(scope="module")
-def tiny_url(tiny_console: Console) -> Iterator[str]:
-    with serve(build_app(tiny_console)) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def client(tiny_url: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{tiny_url}/v1", api_key="unused", max_retries=0, timeout=30) as one:
-        yield one
 
 
 def _body(**fields: Any) -> dict[str, Any]:
@@ -72,7 +46,12 @@ def test_a_whole_answer(app: Starlette) -> None:
     assert answer["model"] == "m"
     assert answer["seed"] == 5
     assert answer["choices"] == [
-        {"index": 0, "message": {"role": "assistant", "content": _ANSWER}, "finish_reason": "stop"}
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": _ANSWER, "refusal": None},
+            "logprobs": None,
+            "finish_reason": "stop",
+        }
     ]
     assert answer["usage"] == {"prompt_tokens": 6, "completion_tokens": 6, "total_tokens": 12}
     assert response.headers["x-request-id"] == answer["id"]
@@ -92,7 +71,8 @@ def test_a_stream(app: Starlette) -> None:
 
 
 def test_usage_comes_last_when_it_is_asked_for(app: Starlette) -> None:
-    last = _events(_ask(app, stream=True, stream_options={"include_usage": True}))[-1]
+    *before, last = _events(_ask(app, stream=True, stream_options={"include_usage": True}))
+    assert {event["usage"] for event in before} == {None}
     assert last["choices"] == []
     assert last["usage"] == {"prompt_tokens": 6, "completion_tokens": 6, "total_tokens": 12}
 
@@ -102,6 +82,70 @@ def test_text_that_is_not_ascii(app: Starlette, backend: FakeBackend) -> None:
     assert _ask(app).json()["choices"][0]["message"]["content"] == "Grüße 😀\n"
     events = _events(_ask(app, stream=True))
     assert "".join(event["choices"][0]["delta"].get("content", "") for event in events) == "Grüße 😀\n"
+
+
+def test_several_answers(app: Starlette, console: Console) -> None:
+    answer = _ask(app, n=3, seed=5).json()
+    assert [(choice["index"], choice["message"]["content"]) for choice in answer["choices"]] == [
+        (index, _ANSWER) for index in range(3)
+    ]
+    assert answer["usage"] == {"prompt_tokens": 6, "completion_tokens": 18, "total_tokens": 24}
+    assert answer["seed"] == 5
+    wait_until(lambda: len(_kept(console)) == 3)
+    assert {record.request_id for record in console.records.recent()} == {f"{answer['id']}-{i}" for i in range(3)}
+
+
+def test_several_answers_streamed(app: Starlette) -> None:
+    *events, usage = _events(_ask(app, n=3, stream=True, stream_options={"include_usage": True}))
+    texts = dict.fromkeys(range(3), "")
+    for event in events:
+        (choice,) = event["choices"]
+        texts[choice["index"]] += choice["delta"].get("content", "")
+    assert texts == dict.fromkeys(range(3), _ANSWER)
+    assert [event["choices"][0]["index"] for event in events[:3]] == [0, 1, 2]
+    assert [event["choices"][0]["finish_reason"] for event in events].count("stop") == 3
+    assert usage["usage"] == {"prompt_tokens": 6, "completion_tokens": 18, "total_tokens": 24}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_queue_without_room_for_all_takes_none(
+    app: Starlette, console: Console, backend: FakeBackend, stream: bool
+) -> None:
+    backend.max_requests = 2
+    backend.gate.clear()
+    assert _ask(app, n=3, stream=stream).status_code == 429
+    backend.gate.set()
+    wait_until(lambda: console.engine.requests() == ())
+    wait_until(lambda: _kept(console).count("cancelled") == 2)
+
+
+def test_a_client_that_leaves_cancels_all_answers(app: Starlette, console: Console, backend: FakeBackend) -> None:
+    backend.words = ["word "] * 5_000
+    asyncio.run(asyncio.wait_for(_leave(app, _body(stream=True, n=3), 2, "2.4"), 20))
+    wait_until(lambda: _kept(console) == ["cancelled"] * 3)
+    wait_until(lambda: console.engine.requests() == ())
+
+
+def test_fields_without_effect_are_accepted(app: Starlette) -> None:
+    response = _ask(
+        app,
+        user="ann",
+        safety_identifier="a",
+        prompt_cache_key="b",
+        prompt_cache_retention="in_memory",
+        metadata={"job": "nightly"},
+        modalities=["text"],
+        service_tier="auto",
+        store=False,
+        n=None,
+        temperature=None,
+        audio=None,
+        functions=None,
+        parallel_tool_calls=True,
+        tool_choice="none",
+        response_format={"type": "text"},
+    )
+    assert response.json()["choices"][0]["message"]["content"] == _ANSWER
 
 
 def test_answers_are_recorded_as_the_apis(app: Starlette, console: Console) -> None:
@@ -117,7 +161,8 @@ def test_answers_are_recorded_as_the_apis(app: Starlette, console: Console) -> N
         ({"model": "n"}, 404, None, "there is no model named 'n'; loaded: m"),
         ({"messages": []}, 400, "messages", "the prompt is empty"),
         ({"messages": [{"role": "user", "content": ""}]}, 400, "messages", "the prompt is empty"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, 400, "messages.0.role", "'user'"),
+        ({"messages": [{"role": "critic", "content": "x"}]}, 400, "messages.0.role", "'user'"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, 400, "messages.0", "tool_call_id belongs to the role tool"),
         ({"temperature": 3}, 400, "temperature", "temperature is 3; it must be at least 0 and at most 2"),
         ({"temperature": "hot"}, 400, "temperature", "valid number"),
         ({"top_p": 0}, 400, "top_p", "above 0"),
@@ -138,9 +183,27 @@ def test_answers_are_recorded_as_the_apis(app: Starlette, console: Console) -> N
         ({"top_logprobs": 2}, 400, "top_logprobs", "only allowed with logprobs"),
         ({"logprobs": True, "top_logprobs": 21}, 400, "top_logprobs", "at most 20"),
         ({"timeout_s": 0}, 400, "timeout_s", "above 0"),
-        ({"n": 2}, 400, "n", "should be 1"),
-        ({"tools": []}, 400, "tools", "tools is not supported by this server: leave it out"),
-        ({"response_format": {"type": "json_object"}}, 400, "response_format.type", "'text'"),
+        ({"n": 0}, 400, "n", "n is 0; it must be at least 1 and at most 16"),
+        ({"n": 17}, 400, "n", "n is 17; it must be at least 1 and at most 16"),
+        ({"unheard_of": 1}, 400, "unheard_of", "unheard_of is not supported by this server: leave it out"),
+        ({"audio": {"voice": "x"}}, 400, "audio", "this server does not support it, leave it out"),
+        ({"functions": []}, 400, "functions", "does not support"),
+        ({"reasoning_effort": "low"}, 400, "reasoning_effort", "does not support"),
+        ({"store": True}, 400, "store", "False"),
+        ({"service_tier": "flex"}, 400, "service_tier", "'auto'"),
+        ({"modalities": ["audio"]}, 400, "modalities.0", "'text'"),
+        ({"metadata": {str(key): "" for key in range(17)}}, 400, "metadata", "at most 16"),
+        ({"metadata": {"key": "x" * 513}}, 400, "metadata", "shorten it"),
+        ({"tools": []}, 400, "tools", "at least 1 and at most 128"),
+        ({"tool_choice": "required"}, 400, "tool_choice", "send tools"),
+        ({"response_format": {"type": "xml"}}, 400, "response_format.type", "'json_object'"),
+        ({"response_format": {"type": "json_schema"}}, 400, "response_format", "needs json_schema"),
+        (
+            {"stream_options": {"include_obfuscation": True}, "stream": True},
+            400,
+            "stream_options.include_obfuscation",
+            "",
+        ),
         ({"stream_options": {"include_usage": True}}, 400, "stream_options", "only allowed with stream"),
     ],
 )
@@ -186,6 +249,7 @@ def test_a_worker_that_dies_is_an_error_in_either_form(app: Starlette, console: 
     assert whole.json()["error"]["code"] == WorkerDiedError.code
     streamed = _events(die_once(stream=True))
     assert "the worker of m died" in streamed[-1]["error"]["message"]
+    assert streamed[-1]["error"] == whole.json()["error"]
     assert _ask(app).status_code == 200
 
 
@@ -235,9 +299,14 @@ def test_a_client_that_leaves_a_stream_cancels(
     """Also one that has left before the first event."""
     backend.words = ["word "] * 5_000
     asyncio.run(asyncio.wait_for(_leave(app, _body(stream=True), after_messages, spec_version), 20))
+    wait_until(lambda: _kept(console) == ["cancelled"])
     wait_until(lambda: console.engine.requests() == ())
+
+
+def _kept(console: Console) -> list[str]:
+    """How the requests ended that a record was kept of. The record comes after the request has left the engine."""
     console.records.flush()
-    assert [record.status.value for record in console.records.recent()] == ["cancelled"]
+    return [record.status.value for record in console.records.recent()]
 
 
 def _send(url: str, body: dict[str, Any]) -> socket.socket:
@@ -316,10 +385,35 @@ def test_logprobs_in_both_forms(client: openai.OpenAI) -> None:
     for item in whole:
         assert len(item.top_logprobs) == 2
         assert item.logprob <= item.top_logprobs[0].logprob <= 0
-        assert bytes(item.bytes).decode() == item.token
+        assert item.token in (bytes(item.bytes).decode(errors="replace"), f"bytes:\\x{item.bytes[0]:02x}")
     chunks = client.chat.completions.create(**fields, logit_bias=_NO_END, stream=True)
     streamed = [item for chunk in chunks if chunk.choices[0].logprobs for item in chunk.choices[0].logprobs.content]
     assert streamed == whole
+
+
+def test_answers_of_one_request_count_the_seed_up(client: openai.OpenAI) -> None:
+    fields: dict[str, Any] = {"model": "tiny", "messages": _QUESTION, "max_tokens": 12, "logit_bias": _NO_END}
+    together = client.chat.completions.create(**fields, n=3, seed=40)
+    texts = [choice.message.content for choice in together.choices]
+    alone = [client.chat.completions.create(**fields, seed=seed).choices[0].message.content for seed in (40, 41, 42)]
+    assert texts == alone
+    assert len(set(texts)) == 3
+    drawn: Any = client.chat.completions.create(**fields, n=2)
+    again = client.chat.completions.create(**fields, n=2, seed=drawn.seed)
+    assert [choice.message for choice in again.choices] == [choice.message for choice in drawn.choices]
+
+
+def test_half_a_character_has_its_real_bytes(client: openai.OpenAI) -> None:
+    """Every token of the tiny model is one byte."""
+    answer: Any = client.chat.completions.create(
+        model="tiny", messages=_QUESTION, max_tokens=40, seed=2, logprobs=True, top_logprobs=5, logit_bias=_NO_END
+    )
+    items = [item for token in answer.choices[0].logprobs.content for item in (token, *token.top_logprobs)]
+    ordinary = [item for item in items if not item.token.startswith("<|")]
+    assert all(len(item.bytes) == 1 for item in ordinary)
+    halves = [item for item in ordinary if item.bytes[0] >= 128]
+    assert halves
+    assert all(item.token == f"bytes:\\x{item.bytes[0]:02x}" for item in halves)
 
 
 def test_a_stop_string(client: openai.OpenAI) -> None:
@@ -343,6 +437,7 @@ def test_a_stop_string(client: openai.OpenAI) -> None:
             "context_length_exceeded",
         ),
         ({"tools": []}, openai.BadRequestError, "tools", "invalid_request"),
+        ({"n": 17}, openai.BadRequestError, "n", "invalid_request"),
         ({"model": "gpt-5"}, openai.NotFoundError, None, "model_not_found"),
     ],
 )

@@ -45,6 +45,29 @@ def test_a_broken_surrogate_is_refused(app: Starlette) -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "fields", "param"),
+    [
+        (_PATH, r'"user": "\ud800"', "user"),
+        (_PATH, r'"tools": [{"type": "function", "function": {"name": "f", "parameters": {"a": NaN}}}]', "tools"),
+        ("/v1/responses", r'"tools": [{"type": "function", "name": "f", "parameters": {"a": NaN}}]', "tools"),
+        (
+            "/v1/responses",
+            r'"text": {"format": {"type": "json_schema", "name": "x", "schema": {"enum": [Infinity]}}}',
+            "text",
+        ),
+        ("/v1/responses", r'"previous_response_id": "\ud800"', "previous_response_id"),
+        ("/v1/responses", r'"model": "\ud800"', "model"),
+    ],
+)
+def test_what_cannot_be_written_again_is_refused(app: Starlette, path: str, fields: str, param: str) -> None:
+    prompt = '"messages": [{"role": "user", "content": "Hi"}]' if path == _PATH else '"input": "Hi"'
+    raw = f'{{"model": "m", {prompt}, {fields}}}'
+    response = call(app, "POST", path, content=raw, headers={"content-type": "application/json"})
+    assert response.status_code == 400
+    assert response.json()["error"]["param"].startswith(param)
+
+
+@pytest.mark.parametrize(
     ("method", "path", "status"), [("GET", "/v1/nowhere", 404), ("GET", _PATH, 405), ("DELETE", "/v1/models", 405)]
 )
 def test_wrong_ways_have_the_same_shape(app: Starlette, method: str, path: str, status: int) -> None:

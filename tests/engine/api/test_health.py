@@ -4,13 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
-from starlette.applications import Starlette
 
 from engine.config import Settings
 from engine.console import Console
 from engine.errors import WeightsError
-from engine.inference.request import Message, Request
 from engine.instance import InstanceState
 from tests.engine.api.servers import await_ready, build_app, call, fake_console
 from tests.fakes import FakeBackend, fake_spec, wait_until
@@ -22,22 +19,10 @@ def empty_console(tmp_path: Path, backend: FakeBackend) -> Iterator[Console]:
         yield one
 
 
-def _readings(app: Starlette) -> dict[tuple[str, str], float]:
-    response = call(app, "GET", "/metrics")
-    assert response.status_code == 200
-    assert response.headers["content-type"].startswith("text/plain")
-    return {
-        (sample.name, sample.labels["model"]): sample.value
-        for family in text_string_to_metric_families(response.text)
-        for sample in family.samples
-    }
-
-
 def test_alive_before_anything_is_open() -> None:
     app = build_app(None)
     assert call(app, "GET", "/healthz").json() == {"status": "ok"}
     assert call(app, "GET", "/readyz").status_code == 503
-    assert _readings(app) == {}
 
 
 def test_ready_only_once_a_model_is(empty_console: Console, backend: FakeBackend) -> None:
@@ -62,17 +47,3 @@ def test_the_reason_of_a_failure_is_there(empty_console: Console, backend: FakeB
     response = call(build_app(empty_console), "GET", "/readyz")
     assert response.status_code == 503
     assert response.json()["instances"]["m"] == {"state": "failed", "reason": "the file is cut short"}
-    assert _readings(build_app(empty_console))["console_instance_ready", "m"] == 0
-
-
-def test_metrics_of_a_busy_model(app: Starlette, console: Console, backend: FakeBackend) -> None:
-    backend.gate.clear()
-    streams = [console.engine.stream(Request("m", (Message("user", "Hi"),))) for _ in range(3)]
-    readings = _readings(app)
-    assert readings["console_instance_ready", "m"] == 1
-    assert readings["console_requests_running", "m"] == 3
-    assert readings["console_requests_waiting", "m"] == 0
-    assert readings["console_kv_cache_reserved_ratio", "m"] == 0
-    assert readings["console_worker_restarts", "m"] == 0
-    for stream in streams:
-        stream.close()

@@ -11,7 +11,11 @@ def test_ready_models_are_listed(app: Starlette, console: Console) -> None:
     load_ready(console, "org/other")
     body = call(app, "GET", "/v1/models").json()
     assert body["object"] == "list"
-    assert [(card["id"], card["object"]) for card in body["data"]] == [("m", "model"), ("org/other", "model")]
+    assert [(card["id"], card["object"]) for card in body["data"]] == [
+        ("m", "model"),
+        ("org/other", "model"),
+        ("auto", "model"),
+    ]
     assert all(card["created"] > 1_600_000_000 for card in body["data"])
 
 

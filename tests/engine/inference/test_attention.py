@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.inference.attention import CacheShape, PackedBatch, SequenceCache, Span, attend
+from engine.inference.attention import KERNELS, CacheShape, PackedBatch, SequenceCache, Span, attend
+from engine.models.spec import AttentionKernel
 
 _SHAPE = CacheShape(num_layers=2, num_kv_heads=2, head_dim=8, dtype=torch.float32, device=torch.device("cpu"))
+_EAGER = replace(_SHAPE, kernel="eager")
 _NUM_HEADS = 4
 Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -45,9 +48,9 @@ def _reference(
     return (scores.softmax(-1) @ values).transpose(1, 2).float()
 
 
-def _run(inputs: Inputs, cuts: list[int], window: int | None = None) -> torch.Tensor:
+def _run(inputs: Inputs, cuts: list[int], window: int | None = None, shape: CacheShape = _SHAPE) -> torch.Tensor:
     query, key, value = inputs
-    cache = SequenceCache(_SHAPE, 1)
+    cache = SequenceCache(shape, 1)
     outputs = []
     for start, stop in zip([0, *cuts], [*cuts, query.shape[2]], strict=True):
         cache.reserve(stop, query.shape[2])
@@ -66,10 +69,11 @@ def _run(inputs: Inputs, cuts: list[int], window: int | None = None) -> torch.Te
 @pytest.mark.parametrize(
     "cuts", [[], [7], [16, 32], list(range(1, 40)), [30, 31, 32, 33]], ids=["one go", "2", "3", "decode", "mixed"]
 )
-def test_equals_the_definition(cuts: list[int], window: int | None) -> None:
+@pytest.mark.parametrize("shape", [_SHAPE, _EAGER], ids=["sdpa", "eager"])
+def test_equals_the_definition(cuts: list[int], window: int | None, shape: CacheShape) -> None:
     inputs = _inputs(40)
     expected = _reference(*inputs, 0.3, window)
-    torch.testing.assert_close(_run(inputs, cuts, window), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(_run(inputs, cuts, window, shape), expected, rtol=1e-4, atol=1e-5)
 
 
 @settings(max_examples=20)
@@ -94,6 +98,19 @@ def test_requests_in_one_batch_do_not_see_each_other() -> None:
         begin += length
     together, _ = attend(_MODULE, packed[0], packed[1], packed[2], None, packed_batch=PackedBatch(spans), scaling=0.3)
     assert torch.equal(together, torch.cat(alone, dim=1))
+
+
+def test_eager_attention_rounds_once() -> None:
+    """In bfloat16 its result is the definition's, rounded; the fused kernel's need not be."""
+    query, key, value = (tensor.bfloat16() for tensor in _inputs(40))
+    expected = _reference(query.float(), key.float(), value.float(), 0.3, None)
+    found = _run((query, key, value), [7], shape=replace(_EAGER, dtype=torch.bfloat16))
+    assert found.dtype is torch.bfloat16
+    torch.testing.assert_close(found, expected.bfloat16(), rtol=2**-8, atol=1e-6)
+
+
+def test_each_choice_has_a_kernel() -> None:
+    assert set(KERNELS) == set(get_args(AttentionKernel))
 
 
 def test_growth_keeps_contents() -> None:

@@ -8,8 +8,9 @@ from typing import cast
 
 import pytest
 
-from engine.inference.outputs import OutputStream
-from engine.inference.request import Delta, Event, Finished, FinishReason, Timing
+from engine.inference.outputs import MAX_UNREAD_EVENTS, MAX_UNREAD_TOKENS, OutputStream, merge
+from engine.inference.request import Delta, Event, Finished, FinishReason, Timing, TokenInfo
+from engine.inference.tools import CallPiece
 from tests.fakes import wait_until
 
 _END = Finished("req", FinishReason.STOP, 1, 2, 0, Timing(0.0, 0.0))
@@ -145,6 +146,47 @@ def test_a_reader_whose_loop_is_gone_does_not_hurt_the_worker(stream: OutputStre
     assert stream.finished == _END
 
 
+def _tokens(first: int, number: int) -> list[Delta]:
+    return [Delta(f"{index} ", (TokenInfo(index, ""),)) for index in range(first, first + number)]
+
+
+def test_what_is_left_unread_is_merged(stream: OutputStream, closings: Closings) -> None:
+    deltas = _tokens(0, 3 * MAX_UNREAD_EVENTS)
+    for delta in deltas:
+        stream.put(delta)
+    stream.put(_END)
+    events = stream.poll()
+    assert len(events) <= MAX_UNREAD_EVENTS
+    assert events.pop() is _END
+    assert merge(event for event in events if isinstance(event, Delta)) == merge(deltas)
+    assert (stream.overrun, closings.count) == (None, 0)
+
+
+def test_merging_keeps_text_tokens_and_calls() -> None:
+    calls = (CallPiece(0, "", "call-0", "look"), CallPiece(0, "{}"))
+    tokens = (TokenInfo(1, "a"), TokenInfo(2, "b"))
+    deltas = [Delta("a", tokens[:1], calls[:1]), Delta("b", tokens[1:]), Delta("", (), calls[1:])]
+    assert merge(deltas) == Delta("ab", tokens, calls)
+
+
+def test_a_reader_that_does_not_read_is_cancelled_with_a_reason(stream: OutputStream, closings: Closings) -> None:
+    for delta in _tokens(0, MAX_UNREAD_TOKENS):
+        stream.put(delta)
+    assert (stream.overrun, closings.count) == (None, 0)
+    stream.put(Delta("more", (TokenInfo(0, ""),)))
+    assert stream.overrun == "16,384 tokens were left unread: read the answer faster, or ask for a shorter one"
+    assert closings.count == 1
+
+
+def test_reading_makes_room_again(stream: OutputStream) -> None:
+    for delta in _tokens(0, MAX_UNREAD_TOKENS):
+        stream.put(delta)
+    stream.poll()
+    for delta in _tokens(0, MAX_UNREAD_TOKENS):
+        stream.put(delta)
+    assert stream.overrun is None
+
+
 def test_a_slow_reader_holds_nobody(stream: OutputStream) -> None:
     done = threading.Event()
 
@@ -154,6 +196,7 @@ def test_a_slow_reader_holds_nobody(stream: OutputStream) -> None:
 
     threading.Thread(target=work).start()
     events = iter(stream)
-    next(events)
+    first = next(events)  # of several words, where they came before it was read
     wait_until(done.is_set)
-    assert len(list(events)) == 10_000
+    texts = [event.text for event in (first, *events) if isinstance(event, Delta)]
+    assert "".join(texts) == "".join(map(str, range(10_000)))

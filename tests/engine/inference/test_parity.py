@@ -14,7 +14,7 @@ from engine.inference import attention
 from engine.inference.parity import check_parity
 from engine.models.loader import LoadedModel, load_model
 from engine.models.spec import ModelSpec
-from engine.weights.cache import WeightsCache
+from engine.weights.store import plain_weights
 
 Loader = Callable[..., LoadedModel]
 
@@ -23,13 +23,20 @@ Loader = Callable[..., LoadedModel]
 def load(tiny_folder: Path, tmp_path: Path) -> Loader:
     def load_one(**fields: Any) -> LoadedModel:
         spec = ModelSpec(str(tiny_folder), **{"device": "cpu", **fields})
-        return load_model(spec, WeightsCache(tmp_path), lambda _stage, _fraction: None)
+        return load_model(spec, plain_weights(tmp_path), lambda _stage, _fraction: None)
 
     return load_one
 
 
 def test_a_llama_agrees(load: Loader) -> None:
     assert check_parity(load(dtype="float32")) < 1e-5
+
+
+def test_eager_attention_agrees_too(load: Loader) -> None:
+    fused, eager = load(dtype="float32"), load(dtype="float32", attention="eager")
+    assert (fused.info.attention, eager.info.attention) == ("sdpa", "eager")
+    assert eager.cache_shape.kernel == "eager"
+    assert 0 < check_parity(eager) < 1e-5  # another kernel than the reference's rounds otherwise
 
 
 def test_in_bfloat16_within_its_rounding(load: Loader) -> None:

@@ -1,13 +1,31 @@
 from __future__ import annotations
 
 import math
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, fields, replace
 from typing import Any
 
 import pytest
 
-from engine.errors import InvalidRequestError
-from engine.inference.request import MAX_SEED, MAX_STOP_STRINGS, Message, Request, SamplingParams
+from engine.errors import (
+    ConsoleError,
+    DeadlineError,
+    InstanceNotReadyError,
+    InvalidRequestError,
+    QueueTimeoutError,
+    WorkerDiedError,
+)
+from engine.inference.request import (
+    MAX_SEED,
+    MAX_STOP_STRINGS,
+    Finished,
+    FinishReason,
+    Message,
+    Request,
+    SamplingParams,
+    Timing,
+    check_request_id,
+)
+from engine.inference.tools import Tool, ToolCall, ToolUse
 
 _HELLO = (Message("user", "Hello"),)
 
@@ -102,6 +120,50 @@ def test_a_deadline_out_of_bounds_is_refused(timeout_s: float) -> None:
     assert refusal.value.param == "timeout_s"
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("max_queue_s", 0.0), ("max_queue_s", math.nan), ("priority", 11), ("priority", -11)],
+)
+def test_what_concerns_the_queue_is_bounded(field: str, value: Any) -> None:
+    with pytest.raises(InvalidRequestError) as refusal:
+        Request("m", _HELLO, **{field: value}).check()
+    assert refusal.value.param == field
+    Request("m", _HELLO, max_queue_s=1.0, priority=-10).check()
+
+
+@pytest.mark.parametrize("text", ["a", "trace-0.7:x_Y", "0" * 128])
+def test_a_callers_id_is_taken(text: str) -> None:
+    assert check_request_id(text) == text
+
+
+@pytest.mark.parametrize("text", ["", "-a", "a b", "a\n", "a\r\nset-cookie: x", "é", "<b>", "a" * 129])
+def test_a_callers_id_that_does_not_belong_into_logs_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequestError, match="x-request-id") as refusal:
+        check_request_id(text)
+    assert refusal.value.param == "x-request-id"
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        (FinishReason.STOP, None),
+        (FinishReason.LENGTH, None),
+        (FinishReason.CANCELLED, InstanceNotReadyError),
+        (FinishReason.DEADLINE, DeadlineError),
+        (FinishReason.QUEUE_TIMEOUT, QueueTimeoutError),
+        (FinishReason.ERROR, WorkerDiedError),
+    ],
+)
+def test_every_end_but_a_complete_answer_is_an_error(reason: FinishReason, kind: type[ConsoleError] | None) -> None:
+    finished = Finished("r", reason, 1, 0, 0, Timing(0.0, 0.0), retry_after_s=4.0)
+    failure = finished.failure()
+    assert (None if failure is None else type(failure)) is kind
+    told = replace(finished, error="because of this").failure()
+    assert told is None or str(told) == "because of this"
+    if isinstance(failure, QueueTimeoutError):
+        assert (failure.status, failure.retry_after_s) == (503, 4.0)
+
+
 def test_check_covers_the_sampling() -> None:
     with pytest.raises(InvalidRequestError) as refusal:
         Request("m", _HELLO, SamplingParams(top_p=7)).check()
@@ -115,3 +177,37 @@ def test_each_request_has_its_own_id() -> None:
 def test_requests_are_frozen() -> None:
     with pytest.raises(FrozenInstanceError):
         Request("m", _HELLO).model = "n"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("arguments", ["", "{", "[]", "null", '{"x": '])
+def test_a_call_without_an_object_is_refused(arguments: str) -> None:
+    calls = (ToolCall("1", "add", "{}"), ToolCall("2", "add", arguments))
+    with pytest.raises(InvalidRequestError, match="the call 2 of add are no JSON object") as refusal:
+        Request("m", (*_HELLO, Message("assistant", "", calls))).check()
+    assert refusal.value.param == "messages.1.tool_calls.1.function.arguments"
+
+
+def test_half_a_character_in_a_call_is_refused() -> None:
+    call = ToolCall("1", "add\ud800", "{}")
+    with pytest.raises(InvalidRequestError, match="lone surrogate"):
+        Request("m", (*_HELLO, Message("assistant", "", (call,)))).check()
+
+
+def test_check_covers_the_tools() -> None:
+    with pytest.raises(InvalidRequestError) as refusal:
+        Request("m", _HELLO, tools=ToolUse((Tool("a"), Tool("a")))).check()
+    assert refusal.value.param == "tools"
+
+
+@pytest.mark.parametrize("prompt", ["a", (1, 2)])
+def test_a_plain_prompt_needs_no_messages(prompt: str | tuple[int, ...]) -> None:
+    Request("m", (), prompt=prompt).check()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"), [("", "prompt is empty"), ((), "prompt is empty"), ("\ud800", "half a character")]
+)
+def test_a_plain_prompt_that_says_nothing_is_refused(prompt: str | tuple[int, ...], words: str) -> None:
+    with pytest.raises(InvalidRequestError, match=words) as refusal:
+        Request("m", (), prompt=prompt).check()
+    assert refusal.value.param == "prompt"

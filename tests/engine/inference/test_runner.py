@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from engine.backend import prepare_sequence
 from engine.clock import SystemClock
 from engine.config import Settings
-from engine.errors import InstanceNotReadyError, InvalidRequestError, QueueFullError
+from engine.errors import InstanceNotReadyError, InvalidRequestError, QueueFullError, QueueTimeoutError
 from engine.inference.request import Delta, Finished, FinishReason, Message, Request, SamplingParams, Timing, TokenInfo
 from engine.inference.runner import Runner
 from engine.inference.sequence import Sequence
+from engine.latency.histogram import GAP_BOUNDS_S, Histogram
 from engine.models.loader import LoadedModel
 from engine.scheduling.admission import Limits
 from tests.fakes import FakeClock
@@ -36,8 +37,11 @@ class Bench:
         self.ended: list[Finished] = []
         self.runner = Runner(loaded, limits, self.clock, lambda _sequence, finished: self.ended.append(finished))
 
-    def submit(self, prompt: str = "Hi", sampling: SamplingParams = _GREEDY, timeout_s: float = 60.0) -> Sequence:
-        request = Request("tiny", (Message("user", prompt),), sampling, timeout_s, request_id=f"r{next(_names)}")
+    def submit(
+        self, prompt: str = "Hi", sampling: SamplingParams = _GREEDY, timeout_s: float = 60.0, **fields: Any
+    ) -> Sequence:
+        name = f"r{next(_names)}"
+        request = Request("tiny", (Message("user", prompt),), sampling, timeout_s, request_id=name, **fields)
         timing = Timing(self.clock.wall(), self.clock.monotonic())
         sequence = prepare_sequence(self.loaded, self.runner.limits, request, timing, Settings())
         self.runner.submit(sequence)
@@ -267,13 +271,107 @@ def test_queue_is_bounded(tiny: LoadedModel) -> None:
     bench = Bench(tiny, replace(_LIMITS, max_running=1, max_waiting=1))
     bench.submit()
     bench.submit()
-    with pytest.raises(QueueFullError, match="at most 1 may: try again later or raise CONSOLE_MAX_WAITING"):
+    with pytest.raises(QueueFullError, match="at most 1 may; try again later or raise CONSOLE_MAX_WAITING"):
         bench.submit()
+    with pytest.raises(QueueFullError):
+        bench.runner.check_room()
     bench.runner.step()
     with pytest.raises(QueueFullError):
         bench.submit()
     bench.run()
     bench.submit()
+
+
+def test_prompts_in_the_queue_are_bounded_by_their_tokens(tiny: LoadedModel) -> None:
+    bench = Bench(tiny, replace(_LIMITS, max_running=1, max_waiting_tokens=500))
+    num_tokens = bench.submit(_LONG).num_prompt_tokens
+    bench.submit(_LONG)
+    with pytest.raises(QueueFullError, match="more than the 500 that may; try again later or raise CONSOLE_MAX_WAITI"):
+        bench.submit(_LONG * 2)
+    assert bench.runner.stats().num_waiting_tokens == 2 * num_tokens
+    bench.run()
+    assert (bench.runner.stats().num_waiting_tokens, bench.runner.stats().num_waiting) == (0, 0)
+    bench.submit(_LONG * 4)
+
+
+def test_a_full_queue_says_when_it_moves(tiny: LoadedModel) -> None:
+    bench = Bench(tiny, replace(_LIMITS, max_running=1, max_waiting=1))
+    for _ in range(2):
+        bench.submit("Hi", _seeded(1))
+    bench.runner.step()
+    bench.clock.advance(7)
+    with pytest.raises(QueueFullError) as refusal:
+        bench.submit()
+    assert refusal.value.retry_after_s == 7.0
+
+
+def test_what_does_not_start_in_time_ends(tiny: LoadedModel) -> None:
+    bench = Bench(tiny, replace(_LIMITS, max_running=1, queue_timeout_s=5.0))
+    runs, waits = bench.submit("Hi", _seeded(1)), bench.submit("Hi", _seeded(2))
+    hurried = bench.submit("Hi", _seeded(3), max_queue_s=2.0)
+    bench.runner.step()
+    bench.clock.advance(2)
+    bench.runner.step()
+    assert [_reason(one) for one in (runs, waits, hurried)] == [None, None, FinishReason.QUEUE_TIMEOUT]
+    bench.clock.advance(3)
+    bench.runner.step()
+    finished = waits.stream.finished
+    assert finished is not None
+    assert finished.error == "the request did not start within 5 s: send it again when tiny is less busy"
+    failure = finished.failure()
+    assert isinstance(failure, QueueTimeoutError)
+    assert failure.retry_after_s == 5.0
+    bench.run()
+    assert _reason(runs) is FinishReason.LENGTH
+
+
+def test_higher_priorities_start_first(tiny: LoadedModel) -> None:
+    bench = Bench(tiny, replace(_LIMITS, max_running=1))
+    short = replace(_seeded(1), max_tokens=2)
+    order = {bench.submit("Hi", short, priority=priority).request_id: priority for priority in (0, -1, 2, 1)}
+    bench.run()
+    assert [order[finished.request_id] for finished in bench.ended] == [2, 1, 0, -1]
+
+
+def test_keys_take_turns(tiny: LoadedModel) -> None:
+    """Four of one key came first; the first of the other key starts as soon as a place is free."""
+    bench = Bench(tiny, replace(_LIMITS, max_running=1))
+    short = replace(_seeded(1), max_tokens=5)
+    keys = {bench.submit("Hi", short, key_id="loud").request_id: "loud" for _ in range(4)}
+    bench.runner.step()
+    keys |= {bench.submit("Hi", short, key_id="quiet").request_id: "quiet" for _ in range(2)}
+    bench.run()
+    assert [keys[finished.request_id] for finished in bench.ended] == ["loud", "quiet"] * 2 + ["loud"] * 2
+
+
+def test_turns_do_not_change_an_answer(tiny: LoadedModel) -> None:
+    alone = _answer(_ask_all(Bench(tiny), [(_LONG, _seeded(7))], [0])[0])
+    bench = Bench(tiny, replace(_LIMITS, max_running=2))
+    sequences = [bench.submit(_LONG, _seeded(7 + index), key_id=f"k{index % 2}", priority=index) for index in range(5)]
+    bench.run()
+    assert _answer(sequences[0]) == alone
+
+
+def test_gaps_between_tokens_are_counted(bench: Bench) -> None:
+    bench.submit("Hi", replace(_seeded(1), max_tokens=5))
+    bench.runner.step()
+    gaps = bench.runner.token_gaps = Histogram(GAP_BOUNDS_S)
+    for _ in range(3):
+        bench.clock.advance(0.3)
+        bench.runner.step()
+    reading = gaps.read()
+    assert sum(reading.counts) == 3
+    assert reading.total == pytest.approx(0.9)
+
+
+def test_an_answer_that_nobody_reads_is_cancelled(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.inference.outputs.MAX_UNREAD_TOKENS", 10)
+    sequence = bench.submit("Hi", replace(_seeded(1), max_tokens=50))
+    bench.run()
+    finished = sequence.stream.finished
+    assert finished is not None
+    assert (finished.reason, finished.num_output_tokens) == (FinishReason.CANCELLED, 11)
+    assert finished.error == "10 tokens were left unread: read the answer faster, or ask for a shorter one"
 
 
 def test_no_queue_at_all(tiny: LoadedModel) -> None:

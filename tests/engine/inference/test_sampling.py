@@ -260,3 +260,41 @@ def test_half_precision_rows_are_sampled_in_float32() -> None:
     assert chosen.token_id == 2
     assert sum(math.exp(value) for _, value in chosen.top) == pytest.approx(1.0, abs=1e-6)
     assert row.dtype == torch.bfloat16
+
+
+_RULES = [
+    _GREEDY,
+    SamplingParams(),
+    SamplingParams(top_p=0.4),
+    SamplingParams(top_k=1),
+    SamplingParams(min_p=1.0),
+    SamplingParams(temperature=0.0, logit_bias={0: 100.0}),
+]
+
+
+@given(_LOGITS, st.data(), st.sampled_from(_RULES), st.floats(0, 1, exclude_max=True))
+def test_only_what_is_allowed_is_chosen(
+    logits: list[float], data: st.DataObject, params: SamplingParams, uniform: float
+) -> None:
+    allowed = data.draw(st.sets(st.integers(0, len(logits) - 1), min_size=1))
+    mask = torch.zeros(len(logits), dtype=torch.bool)
+    mask[list(allowed)] = True
+    chosen = sample(torch.tensor(logits), params, _NONE, Counter(), uniform, mask)
+    assert chosen.token_id in allowed
+    if len(allowed) == len(logits):
+        assert chosen == sample(torch.tensor(logits), params, _NONE, Counter(), uniform)
+
+
+def test_log_probabilities_are_the_models_own_whatever_is_allowed() -> None:
+    params = SamplingParams(temperature=0.0, top_logprobs=2)
+    mask = torch.tensor([True, False])
+    masked = sample(torch.tensor([0.0, 3.0]), params, _NONE, Counter(), 0.0, mask)
+    assert masked.token_id == 0
+    assert masked.top[0][0] == 1
+    assert masked.logprob == pytest.approx(-math.log(1 + math.exp(3)))
+
+
+def test_nothing_that_is_allowed_has_a_chance() -> None:
+    row = torch.tensor([-math.inf, 1.0])
+    with pytest.raises(FloatingPointError, match="grammar"):
+        sample(row, _GREEDY, _NONE, Counter(), 0.0, torch.tensor([True, False]))

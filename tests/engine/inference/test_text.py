@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
+from transformers import PreTrainedTokenizerFast
 
-from engine.inference.text import Detokenizer, StopStrings
+from engine.inference.text import Detokenizer, StopStrings, token_bytes, token_text
 from tests.fakes import byte_tokenizer
 
 _TOKENIZER = byte_tokenizer()
@@ -163,3 +164,36 @@ def test_blanks_between_words_are_those_of_the_whole_text(words: tuple[str, ...]
     ids: list[Any] = [_FALLBACK.token_to_id(word) for word in words]
     detokenizer = Detokenizer(_FALLBACK, ())
     assert "".join(_feed_all(detokenizer, ids)) == _FALLBACK.decode(ids)
+
+
+def test_special_tokens_that_are_marks_are_shown() -> None:
+    detokenizer = Detokenizer(_TOKENIZER._tokenizer, (), {256: "[CALLS]"})
+    half = _ids("é")[:1]
+    pieces = _feed_all(detokenizer, [*_ids("a"), *half, 256, 257, *_ids("é")])
+    assert "".join(pieces) + detokenizer.flush() == "a[CALLS]é"
+
+
+def test_a_mark_can_be_in_a_stop_string() -> None:
+    detokenizer = Detokenizer(_TOKENIZER._tokenizer, ("[C",), {256: "[CALLS]"})
+    assert "".join(_feed_all(detokenizer, [*_ids("a"), 256])) == "a"
+    assert detokenizer.is_stopped
+
+
+@pytest.mark.parametrize("byte", range(256))
+def test_every_byte_is_told(byte: int) -> None:
+    (token_id,) = (index for index in range(256) if token_bytes(token_text(_TOKENIZER, index)) == bytes([byte]))
+    text = token_text(_TOKENIZER, token_id)
+    assert text == (chr(byte) if byte < 128 else f"bytes:\\x{byte:02x}")
+
+
+def test_byte_tokens_of_sentencepiece_are_told() -> None:
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=_FALLBACK)
+    half: Any = _FALLBACK.token_to_id("<0xC3>")
+    whole: Any = _FALLBACK.token_to_id("é")
+    assert (token_text(tokenizer, half), token_bytes("bytes:\\xc3")) == ("bytes:\\xc3", b"\xc3")
+    assert token_bytes(token_text(tokenizer, whole)) == "é".encode()
+
+
+@given(st.text())
+def test_other_text_has_its_own_bytes(text: str) -> None:
+    assert token_bytes(text) == text.encode() or text.startswith("bytes:")

@@ -37,6 +37,18 @@ CANCELLED_IN_QUEUE = replace(
 )
 
 
+REFUSED = replace(
+    CANCELLED_IN_QUEUE,
+    request_id="req-refused",
+    finished_s=0.0001,
+    num_prompt_tokens=0,
+    finish_reason="queue_full",
+    status=Status.REJECTED,
+    error="the queue of smol is full",
+    key_id="key-1",
+)
+
+
 def make_records(num_records: int, seed: int = 0) -> list[RequestRecord]:
     """One record a second; every tenth was cancelled in the queue and every ninth has one output token."""
     rng = random.Random(seed)

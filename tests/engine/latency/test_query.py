@@ -15,7 +15,7 @@ from engine.latency.filter import EVERYTHING, RecordFilter
 from engine.latency.record import RequestRecord, Status
 from engine.latency.store import RecordStore
 from engine.latency.summary import Metric, MetricSummary
-from tests.engine.latency.builders import EPOCH_S, PLAIN, make_records
+from tests.engine.latency.builders import EPOCH_S, PLAIN, REFUSED, make_records
 
 RECORDS = make_records(500)
 EMPTY = {metric: MetricSummary() for metric in Metric}
@@ -82,7 +82,7 @@ def test_summary_of_any_records_equals_numpy(records: list[RequestRecord]) -> No
 
 def test_summary_counts_statuses_and_tokens(store: RecordStore) -> None:
     summary = store.summarize()
-    assert summary.num_by_status == {Status.SUCCESSFUL: 450, Status.CANCELLED: 50, Status.ERRORED: 0}
+    assert summary.num_by_status == {**dict.fromkeys(Status, 0), Status.SUCCESSFUL: 450, Status.CANCELLED: 50}
     assert summary.num_prompt_tokens == sum(record.num_prompt_tokens for record in RECORDS)
     assert summary.num_output_tokens == sum(record.num_output_tokens for record in RECORDS)
 
@@ -92,6 +92,7 @@ def test_summary_counts_statuses_and_tokens(store: RecordStore) -> None:
     [
         (RecordFilter(models=("phone",)), lambda record: record.model == "phone"),
         (RecordFilter(statuses=(Status.CANCELLED,)), lambda record: record.status is Status.CANCELLED),
+        (RecordFilter(key_id="key-1"), lambda record: record.key_id == "key-1"),
         (RecordFilter(source="playground"), lambda record: record.source == "playground"),
         (RecordFilter(since_s=EPOCH_S + 100), lambda record: record.received_at_s >= EPOCH_S + 100),
         (RecordFilter(until_s=EPOCH_S + 100), lambda record: record.received_at_s < EPOCH_S + 100),
@@ -99,7 +100,7 @@ def test_summary_counts_statuses_and_tokens(store: RecordStore) -> None:
         (RecordFilter(models=()), lambda _: False),
         (RecordFilter(models=("'; DROP TABLE requests; --",)), lambda _: False),
     ],
-    ids=["model", "status", "source", "since", "until", "all-models", "no-model", "hostile"],
+    ids=["model", "status", "key", "source", "since", "until", "all-models", "no-model", "hostile"],
 )
 def test_every_question_keeps_to_the_filter(
     store: RecordStore, filter: RecordFilter, fits: Callable[[RequestRecord], bool]
@@ -182,6 +183,12 @@ def test_recent_is_newest_first_and_limited(store: RecordStore) -> None:
 
 def test_models_are_sorted(store: RecordStore) -> None:
     assert store.models() == ("phone", "smol")
+
+
+def test_models_and_keys_are_those_that_were_there() -> None:
+    store = _filled([PLAIN, REFUSED, replace(REFUSED, model="guessed", finish_reason="model_not_found")])
+    assert (store.models(), store.keys()) == (("smol",), ("key-1",))
+    store.close()
 
 
 def test_sizes_out_of_bounds_are_refused(store: RecordStore) -> None:

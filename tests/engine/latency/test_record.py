@@ -15,11 +15,14 @@ def test_latencies_follow_their_definitions() -> None:
     assert PLAIN.ttft_s == 0.25
     assert PLAIN.tpot_s == pytest.approx(0.1)
     assert PLAIN.e2e_s == 1.26
+    assert PLAIN.decode_s == 1.0
+    assert PLAIN.inference_s == pytest.approx(1.24)
 
 
 def test_what_never_happened_has_no_latency() -> None:
     latencies = [getattr(CANCELLED_IN_QUEUE, metric.column) for metric in Metric]
     assert latencies == [None, None, None, None, 0.5]
+    assert (CANCELLED_IN_QUEUE.decode_s, CANCELLED_IN_QUEUE.inference_s) == (None, None)
 
 
 @pytest.mark.parametrize(

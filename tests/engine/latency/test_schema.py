@@ -4,11 +4,11 @@ from engine.latency.record import Status
 from engine.latency.schema import COLUMNS, VIEW, from_row, to_row
 from engine.latency.store import RecordStore
 from engine.latency.summary import Metric
-from tests.engine.latency.builders import CANCELLED_IN_QUEUE, PLAIN, make_records
+from tests.engine.latency.builders import CANCELLED_IN_QUEUE, PLAIN, REFUSED, make_records
 
 
 def test_row_round_trip() -> None:
-    for record in (PLAIN, CANCELLED_IN_QUEUE):
+    for record in (PLAIN, CANCELLED_IN_QUEUE, REFUSED):
         assert from_row(to_row(record)) == record
 
 

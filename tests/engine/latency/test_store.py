@@ -15,16 +15,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import duckdb
 import pytest
 
 from engine.errors import StoreError
-from engine.latency.filter import EVERYTHING
+from engine.latency.filter import EVERYTHING, RecordFilter
 from engine.latency.record import RequestRecord, Status
-from engine.latency.schema import TABLE
+from engine.latency.schema import COLUMNS, TABLE
 from engine.latency.store import FILE_NAME, RecordStore
 from engine.latency.summary import Metric
 from engine.latency.writer import WriterLimits
-from tests.engine.latency.builders import CANCELLED_IN_QUEUE, PLAIN, make_records
+from tests.engine.latency.builders import CANCELLED_IN_QUEUE, PLAIN, REFUSED, make_records
 
 ROOT = Path(__file__).parents[3]
 BY_HAND = WriterLimits(interval_s=3_600.0, retry_s=3_600.0)
@@ -194,6 +195,46 @@ def test_file_of_another_make_is_not_used(path: Path, open_store: Opener) -> Non
     assert reopened.path is None
     assert reopened.warning is not None
     assert "finish_reason" in reopened.warning
+
+
+# The statements of the version that knew no API keys.
+_FIRST_SCHEMA = """
+CREATE TABLE requests (
+    request_id VARCHAR NOT NULL, model VARCHAR NOT NULL, source VARCHAR NOT NULL, received_at_s DOUBLE NOT NULL,
+    scheduled_s DOUBLE, first_token_s DOUBLE, last_token_s DOUBLE, finished_s DOUBLE NOT NULL,
+    num_prompt_tokens BIGINT NOT NULL, num_output_tokens BIGINT NOT NULL, finish_reason VARCHAR NOT NULL,
+    status VARCHAR NOT NULL, error VARCHAR
+);
+CREATE VIEW latencies AS SELECT request_id, model, source, received_at_s, scheduled_s, first_token_s, last_token_s,
+    finished_s, num_prompt_tokens, num_output_tokens, finish_reason, status, error, scheduled_s AS queue_s,
+    first_token_s - scheduled_s AS prefill_s, first_token_s AS ttft_s,
+    CASE WHEN num_output_tokens > 1 THEN (last_token_s - first_token_s) / (num_output_tokens - 1) END AS tpot_s,
+    finished_s AS e2e_s FROM requests;
+"""
+
+
+def test_file_of_the_first_version_gets_the_new_columns_in_place(path: Path, open_store: Opener) -> None:
+    path.parent.mkdir()
+    old = make_records(20)
+    with duckdb.connect(str(path)) as first_version:
+        first_version.execute(_FIRST_SCHEMA)
+        values = [[getattr(record, name) for name in COLUMNS if name != "key_id"] for record in old]
+        first_version.executemany(f"INSERT INTO {TABLE} VALUES ({', '.join('?' * 13)})", values)
+    store = open_store(path)
+    assert (store.path, store.warning) == (path, None)
+    _append(store, [REFUSED])
+    assert store.recent(RecordFilter(key_id="key-1")) == (REFUSED,)
+    assert set(store.recent()) == {*old, REFUSED}
+    assert store.summarize().num_by_status[Status.REJECTED] == 1
+    store.close()
+    again = open_store(path)
+    assert (again.warning, len(again.recent())) == (None, 21)
+
+
+def test_what_was_appended_is_counted_at_once(open_store: Opener) -> None:
+    store = open_store(None)
+    store.append(PLAIN)
+    assert store.totals.read()["smol"].num_by_finish == {"stop": 1}
 
 
 def test_folder_that_cannot_be_made_is_explained(tmp_path: Path, open_store: Opener) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,20 +14,22 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
 from engine.errors import ConsoleError, WeightsError
+from engine.inference import attention
 from engine.inference.parity import check_parity
-from engine.models.loader import LoadedModel, _save, choose_placement, load_model
+from engine.models.gguf import save_unpacked
+from engine.models.loader import LoadedModel, choose_placement, load_model
 from engine.models.packing import PackedLinear
-from engine.models.spec import ModelSpec
-from engine.weights.cache import WeightsCache
-from engine.weights.sources import locate
+from engine.models.spec import ModelSpec, Quantization, Scheme
+from engine.weights.sources import find_source
+from engine.weights.store import WeightsStore, plain_weights
 from tests.fakes import TINY_CONTEXT, save_tiny_llama
 
 Loader = Callable[..., LoadedModel]
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> WeightsCache:
-    return WeightsCache(tmp_path / "weights")
+def cache(tmp_path: Path) -> WeightsStore:
+    return plain_weights(tmp_path / "weights")
 
 
 @pytest.fixture
@@ -35,7 +39,7 @@ def folder(tiny_folder: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def load(cache: WeightsCache) -> Loader:
+def load(cache: WeightsStore) -> Loader:
     def load_one(source: Path, **fields: Any) -> LoadedModel:
         spec = ModelSpec(str(source), **{"device": "cpu", **fields})
         return load_model(spec, cache, lambda _stage, _fraction: None)
@@ -87,17 +91,19 @@ def test_tied_embeddings(load: Loader, tmp_path: Path) -> None:
 
 
 def test_progress_is_reported_and_the_terminal_left_alone(
-    folder: Path, cache: WeightsCache, capfd: pytest.CaptureFixture[str]
+    folder: Path, cache: WeightsStore, capfd: pytest.CaptureFixture[str]
 ) -> None:
     reports: list[tuple[str, float | None]] = []
     load_model(ModelSpec(str(folder), device="cpu"), cache, lambda *report: reports.append(report))
-    fractions = [fraction for stage, fraction in reports if stage == "loading weights" and fraction is not None]
+    fractions = [
+        fraction for stage, fraction in reports if stage.startswith("loading weights, ") and fraction is not None
+    ]
     assert fractions == sorted(fractions)
     assert (fractions[0], fractions[-1]) == (0.0, 1.0)
     assert capfd.readouterr().err == ""
 
 
-def test_a_callback_that_raises_ends_the_load(folder: Path, cache: WeightsCache) -> None:
+def test_a_callback_that_raises_ends_the_load(folder: Path, cache: WeightsStore) -> None:
     class UnloadedError(ConsoleError):
         pass
 
@@ -142,10 +148,10 @@ def test_tensors_of_another_shape(load: Loader, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "cannot be loaded"),
-        ("{", "cannot be loaded"),
+        ("", "cannot be read as a config"),
+        ("{", "cannot be read as a config"),
         ("{}", "cannot be loaded"),
-        ("[]", "cannot be loaded"),
+        ("[]", "cannot be read as a config"),
         ('{"model_type": "no-such-thing"}', "cannot be loaded"),
     ],
 )
@@ -190,14 +196,15 @@ def test_a_gguf_file_of_garbage(load: Loader, tmp_path: Path, raw: bytes) -> Non
 @pytest.mark.model
 @pytest.mark.parametrize("share", [0.001, 0.1, 0.9])
 def test_a_truncated_gguf_file(load: Loader, tmp_path: Path, share: float) -> None:
-    whole = locate("sample").gguf_file
+    whole = find_source("sample").gguf_file
     assert whole is not None
     file = tmp_path / "cut.gguf"
     with whole.open("rb") as stream:
         file.write_bytes(stream.read(int(whole.stat().st_size * share)))
-    with pytest.raises(WeightsError, match=r"cut\.gguf cannot be read as a model"):
+    with pytest.raises(WeightsError, match=r"cut\.gguf "):
         load(file)
-    assert not [path for path in (tmp_path / "weights").iterdir() if path.is_dir()]
+    kept = {path.name for path in (tmp_path / "weights").glob("*") if path.is_dir()}
+    assert kept <= {"manifests"}
 
 
 def test_cuda_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,7 +249,7 @@ def test_a_checkpoint_quantized_with_torchao_is_served(tiny_folder: Path, tmp_pa
     quantized.save_pretrained(tmp_path / "int8")
     AutoTokenizer.from_pretrained(str(tiny_folder)).save_pretrained(tmp_path / "int8")
     spec = ModelSpec(str(tmp_path / "int8"), device="cpu")
-    loaded = load_model(spec, WeightsCache(tmp_path / "cache"), lambda _stage, _fraction: None)
+    loaded = load_model(spec, plain_weights(tmp_path / "cache"), lambda _stage, _fraction: None)
     weight = loaded.model.model.layers[0].self_attn.q_proj.weight
     assert type(weight.data).__name__ == "Int8Tensor"
     assert check_parity(loaded) < 1e-3
@@ -252,15 +259,114 @@ def test_a_disk_that_fills_up_while_unpacking_is_one_sentence(tiny: LoadedModel,
     (small_disk / "work").mkdir()
     unpacked = LlamaForCausalLM(tiny.model.config)
     with pytest.raises(WeightsError, match=r"cannot write the unpacked weights to .*No space left.*; free space there"):
-        _save(unpacked, tiny.tokenizer, small_disk / "work")
+        save_unpacked(unpacked, tiny.tokenizer, small_disk / "work")
 
 
 @pytest.mark.model
 @pytest.mark.slow
 def test_unpacking_tells_how_far_it_is(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     reports: list[tuple[str, float | None]] = []
-    load_model(ModelSpec(), WeightsCache(tmp_path), lambda stage, fraction: reports.append((stage, fraction)))
+    load_model(ModelSpec(), plain_weights(tmp_path), lambda stage, fraction: reports.append((stage, fraction)))
     unpacking = [fraction for stage, fraction in reports if stage == "unpacking GGUF, once" and fraction is not None]
     assert len(unpacking) > 100
     assert max(unpacking) == 1.0
     assert "it/s" not in capfd.readouterr().err
+
+
+def test_the_context_asked_for_is_within_the_models_own(load: Loader, folder: Path) -> None:
+    assert load(folder, context_length=64).info.context_length == 64
+    for asked in (0, TINY_CONTEXT + 1):
+        with pytest.raises(WeightsError, match=rf"context_length is {asked:,}; this model takes 1 to {TINY_CONTEXT:,}"):
+            load(folder, context_length=asked)
+
+
+def test_the_batch_asked_for_is_kept(load: Loader, folder: Path) -> None:
+    assert load(folder).max_running is None
+    assert load(folder, max_running=3).max_running == 3
+    with pytest.raises(WeightsError, match="max_running is 0: at least 1"):
+        load(folder, max_running=0)
+
+
+def test_progress_counts_bytes_and_tells_the_speed(folder: Path, cache: WeightsStore) -> None:
+    stages: list[str] = []
+    loaded = load_model(ModelSpec(str(folder), device="cpu"), cache, lambda stage, _fraction: stages.append(stage))
+    size = (folder / "model.safetensors").stat().st_size
+    pattern = rf"loading weights, {size / 1e9:.2f} of {size / 1e9:.2f} GB, \d+\.\d GB/s"
+    assert re.fullmatch(pattern, stages[-1])
+    assert loaded.info.read_bytes_per_s is not None
+
+
+def test_a_model_larger_than_free_memory_is_refused_before_it_is_read(
+    load: Loader, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.models.failures.free_host_bytes", lambda: 1_000)
+    with pytest.raises(WeightsError, match=r"GiB for weights and 0\.0 GiB are free on cpu: unload another model"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory. Tried"), MemoryError(), RuntimeError("can't allocate memory: 1")],
+)
+def test_memory_that_runs_out_is_one_sentence(
+    load: Loader, folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def run_out(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("engine.models.loader._note_size", run_out)
+    with pytest.raises(WeightsError, match=r"does not fit into the memory that is free .*: unload another model"):
+        load(folder)
+
+
+def test_a_load_that_fails_gives_back_what_it_took(
+    load: Loader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: LoadedModel
+) -> None:
+    large = save_tiny_llama(tmp_path / "large", hidden_size=512, intermediate_size=8_192)
+    models: list[weakref.ref[Any]] = []
+
+    def fail(_job: object, model: Any) -> None:
+        models.append(weakref.ref(model))
+        raise RuntimeError("no such kernel")
+
+    with torch.inference_mode(), attention.used(tiny.model, attention.REFERENCE):
+        before = tiny.model(input_ids=torch.tensor([[1, 2, 3]])).logits
+    monkeypatch.setattr("engine.models.loader._note_size", fail)
+    with pytest.raises(WeightsError, match="cannot be loaded: no such kernel"):
+        load(large)
+    assert [model() for model in models] == [None]
+    with torch.inference_mode(), attention.used(tiny.model, attention.REFERENCE):
+        assert torch.equal(tiny.model(input_ids=torch.tensor([[1, 2, 3]])).logits, before)
+
+
+def test_an_architecture_that_transformers_does_not_know(load: Loader, folder: Path) -> None:
+    _edit_config(folder, model_type="llama99", architectures=["Llama99ForCausalLM"])
+    with pytest.raises(WeightsError, match="its architecture is not known to this version of transformers"):
+        load(folder)
+
+
+def test_a_model_that_writes_no_text(load: Loader, folder: Path) -> None:
+    _edit_config(folder, model_type="t5")
+    with pytest.raises(WeightsError, match="models of type t5 do not write text: choose a causal language model"):
+        load(folder)
+
+
+def test_a_shard_that_is_missing(load: Loader, folder: Path) -> None:
+    weight_map = {"lm_head.weight": "model-00002-of-00002.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(WeightsError, match=r"model-00002-of-00002\.safetensors"):
+        load(folder)
+
+
+def test_a_tokenizer_without_a_chat_template_is_told(load: Loader, folder: Path) -> None:
+    (folder / "chat_template.jinja").unlink()
+    loaded = load(folder)
+    assert loaded.info.notes == (
+        "The tokenizer has no chat template, so it cannot chat: load an instruct model for that.",
+    )
+
+
+def test_what_is_quantized_already_is_not_quantized_again(load: Loader, folder: Path) -> None:
+    _edit_config(folder, quantization_config={"quant_method": "gptq", "bits": 4})
+    with pytest.raises(WeightsError, match="is quantized already: load it without a quantization"):
+        load(folder, quantization=Quantization(Scheme.INT8_WEIGHT))

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-from engine.models.packing import PackedLinear, can_pack, pack_linears
+from engine.models.packing import PackedLinear, PackedProduct, can_pack, pack_linears
+from engine.models.process_memory import find_mapped
 
 _CPU = torch.device("cpu")
 _SIBLINGS = [
@@ -89,6 +93,51 @@ def test_all_plain_linears_are_replaced_and_nothing_else() -> None:
     first = model[0]
     assert isinstance(first, PackedLinear)
     assert (first.in_features, first.out_features) == (4, 4)
+
+
+def test_weights_are_freed_one_product_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what is packed at the moment is there twice, and siblings are gone when their joined weight is packed."""
+    layers = [nn.ModuleDict({name: nn.Linear(8, 8) for name in ("q_proj", "k_proj", "v_proj")}) for _ in range(4)]
+    model = nn.ModuleDict({"head": nn.Linear(8, 8), "layers": nn.ModuleList(layers)})
+    weights = [weakref.ref(layer.weight) for layer in model.modules() if isinstance(layer, nn.Linear)]
+    del layers
+    alive: list[int] = []
+    pack = PackedProduct.pack
+
+    def count_and_pack(product: PackedProduct) -> None:
+        alive.append(sum(weight() is not None for weight in weights))
+        pack(product)
+
+    monkeypatch.setattr(PackedProduct, "pack", count_and_pack)
+    assert pack_linears(model) == 13
+    assert alive == [10, 7, 4, 1, 0]
+
+
+def test_a_tied_weight_stays_for_the_embeddings() -> None:
+    model = nn.ModuleDict({"head": nn.Linear(8, 20, bias=False), "embed": nn.Embedding(20, 8)})
+    head, embed = model["head"], model["embed"]
+    assert isinstance(head, nn.Linear)
+    head.weight = embed.weight
+    rows = torch.randn(3, 8)
+    expected = rows @ embed.weight.T
+    del head
+    assert pack_linears(model) == 1
+    torch.testing.assert_close(model["head"](rows), expected)
+    torch.testing.assert_close(rows @ embed.weight.T, expected)
+
+
+def test_no_file_stays_mapped_behind_what_is_left(tmp_path: Path) -> None:
+    save_file({"weight": torch.randn(64, 8), "table": torch.randn(64, 8)}, tmp_path / "model.safetensors")
+    read = load_file(tmp_path / "model.safetensors")
+    model = nn.ModuleDict({"layer": nn.Linear(8, 64, bias=False), "embed": nn.Embedding(64, 8)})
+    model["layer"].weight = nn.Parameter(read["weight"])
+    model["embed"].weight = nn.Parameter(read["table"])
+    if not find_mapped([model["embed"].weight.data_ptr()]):
+        pytest.skip("this safetensors copies what it reads")
+    expected = read["table"].clone()
+    assert pack_linears(model) == 1
+    assert not find_mapped([model["embed"].weight.data_ptr()])
+    assert torch.equal(model["embed"].weight, expected)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,16 @@ from itertools import count
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.scheduling.admission import Limits, Load, admit, plan_step
+from engine.scheduling.admission import (
+    Limits,
+    Load,
+    Queue,
+    admit,
+    allow_queueing_s,
+    estimate_wait_s,
+    judge_arrival,
+    plan_step,
+)
 
 _ROOMY = Limits(max_running=4, max_waiting=8, chunk_tokens=32, cache_tokens=1_000)
 _LIMITS = st.builds(
@@ -65,6 +74,62 @@ def test_reason_when_the_batch_is_full() -> None:
 
 def test_nothing_waits() -> None:
     assert admit([], [], _ROOMY).held_back is None
+
+
+_QUEUES = st.builds(
+    Queue,
+    num_running=st.integers(0, 6),
+    num_waiting=st.integers(0, 20),
+    num_waiting_tokens=st.integers(0, 5_000),
+    start_gap_s=st.none() | st.floats(0, 100),
+)
+
+
+@given(limits=_LIMITS, queue=_QUEUES, tokens=st.integers(1, 3_000), bound=st.none() | st.integers(1, 5_000))
+def test_what_may_wait_is_bounded(limits: Limits, queue: Queue, tokens: int, bound: int | None) -> None:
+    limits = replace(limits, max_waiting_tokens=bound)
+    refusal = judge_arrival(tokens, queue, limits)
+    if refusal is None:
+        assert queue.num_waiting < limits.max_waiting + limits.max_running
+        assert bound is None or queue.num_waiting == 0 or queue.num_waiting_tokens + tokens <= bound
+    else:
+        assert 1 <= refusal.retry_after_s <= 60
+
+
+def test_a_full_queue_says_how_full_and_when_to_come_back() -> None:
+    refusal = judge_arrival(5, Queue(4, 8, 100, start_gap_s=3.0), _ROOMY)
+    assert refusal is not None
+    assert refusal.reason == "8 requests are waiting, at most 8 may"
+    assert (refusal.retry_after_s, refusal.setting) == (3.0, "CONSOLE_MAX_WAITING")
+
+
+def test_prompts_that_wait_are_bounded_by_their_tokens() -> None:
+    limits = replace(_ROOMY, max_waiting_tokens=1_000)
+    assert judge_arrival(100, Queue(4, 2, 900), limits) is None
+    refusal = judge_arrival(101, Queue(4, 2, 900, start_gap_s=9_000.0), limits)
+    assert refusal is not None
+    assert refusal.reason == (
+        "prompts of 900 tokens are waiting, with this one's 101 they would be more than the 1,000 that may"
+    )
+    assert (refusal.retry_after_s, refusal.setting) == (20.0, "CONSOLE_MAX_WAITING_TOKENS")
+
+
+def test_a_prompt_above_the_bound_may_wait_alone() -> None:
+    assert judge_arrival(5_000, Queue(4, 0, 0), replace(_ROOMY, max_waiting_tokens=10)) is None
+
+
+def test_a_wait_is_between_a_second_and_a_minute() -> None:
+    assert estimate_wait_s(1, 0.01) == 1.0
+    assert estimate_wait_s(10, 2.5) == 25.0
+    assert estimate_wait_s(1_000, 1.0) == 60.0
+    assert estimate_wait_s(3, None) == 3.0
+
+
+def test_the_shorter_time_in_the_queue_counts() -> None:
+    assert allow_queueing_s(None, _ROOMY) is None
+    assert allow_queueing_s(5.0, _ROOMY) == 5.0
+    waits = replace(_ROOMY, queue_timeout_s=3.0)
+    assert [allow_queueing_s(asked, waits) for asked in (None, 2.0, 5.0)] == [3.0, 2.0, 3.0]
 
 
 @st.composite

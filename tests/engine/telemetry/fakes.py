@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import pynvml
 
 GIB = 1 << 30
+
+
+def no_such_thing(code: int = pynvml.NVML_ERROR_INVALID_ARGUMENT) -> NoReturn:
+    """What NVML answers about a link, an instance or a process that does not exist."""
+    raise pynvml.NVMLError(code)
+
 
 HEALTHY: dict[str, Any] = {
     "nvmlDeviceGetName": "NVIDIA H200",
@@ -22,12 +28,37 @@ HEALTHY: dict[str, Any] = {
     "nvmlDeviceGetFanSpeed": 30,
     "nvmlDeviceGetClockInfo": 1_980,
     "nvmlDeviceGetMaxClockInfo": 1_980,
+    "nvmlDeviceGetMinorNumber": 0,
+    "nvmlDeviceGetBrand": pynvml.NVML_BRAND_NVIDIA,
+    "nvmlDeviceGetEccMode": [1, 1],
+    "nvmlDeviceGetTotalEccErrors": 0,
+    "nvmlDeviceGetRemappedRows": (0, 0, 0, 0),
+    "nvmlDeviceGetRetiredPagesPendingStatus": 0,
+    "nvmlDeviceGetCurrentClocksEventReasons": pynvml.nvmlClocksEventReasonGpuIdle,
+    "nvmlDeviceGetCurrentClocksThrottleReasons": pynvml.nvmlClocksThrottleReasonGpuIdle,
+    "nvmlDeviceGetCurrPcieLinkGeneration": 5,
+    "nvmlDeviceGetMaxPcieLinkGeneration": 5,
+    "nvmlDeviceGetCurrPcieLinkWidth": 16,
+    "nvmlDeviceGetMaxPcieLinkWidth": 16,
+    "nvmlDeviceGetPersistenceMode": 1,
+    "nvmlDeviceGetMigMode": [0, 0],
+    "nvmlDeviceGetMaxMigDeviceCount": 7,
+    "nvmlDeviceGetMigDeviceHandleByIndex": "instance",
+    "nvmlDeviceGetPowerManagementDefaultLimit": 700_000,
+    "nvmlDeviceGetComputeRunningProcesses": [],
+    "nvmlDeviceGetGraphicsRunningProcesses": [],
+    "nvmlDeviceGetNvLinkState": lambda link: 1 if link < 18 else no_such_thing(),
+    "nvmlDeviceGetTopologyCommonAncestor": pynvml.NVML_TOPOLOGY_NODE,
+    "nvmlDeviceGetP2PStatus": pynvml.NVML_P2P_STATUS_OK,
 }
 
 
 @dataclass
 class FakeGpu:
-    """One GPU: what it answers by function name, and the NVML error codes that it answers instead."""
+    """One GPU: what it answers by function name, and the NVML error codes that it answers instead.
+
+    An answer that is a function is called with what NVML was asked beside the device.
+    """
 
     uuid: str = "GPU-0"
     answers: dict[str, Any] = field(default_factory=lambda: dict(HEALTHY))
@@ -43,6 +74,7 @@ class FakeBinding:
         self.gpus = gpus
         self.init_error = init_error
         self.system_errors: dict[str, int] = {}
+        self.process_names: dict[int, str] = {}
         self.calls: list[str] = []
 
     def nvmlInit(self) -> None:
@@ -58,6 +90,9 @@ class FakeBinding:
 
     def nvmlSystemGetCudaDriverVersion_v2(self) -> int:
         return int(self._answer("nvmlSystemGetCudaDriverVersion_v2", 13_000))
+
+    def nvmlSystemGetProcessName(self, pid: int) -> str:
+        return self.process_names[pid] if pid in self.process_names else no_such_thing(pynvml.NVML_ERROR_NOT_FOUND)
 
     def nvmlDeviceGetCount(self) -> int:
         return int(self._answer("nvmlDeviceGetCount", len(self.gpus)))
@@ -83,7 +118,8 @@ class FakeBinding:
         def call(gpu: FakeGpu, *arguments: Any) -> Any:
             self.calls.append(name)
             self._raise_if_scripted(gpu.errors, name)
-            return gpu.answers[name]
+            answer = gpu.answers[name]
+            return answer(*arguments) if callable(answer) else answer
 
         return call
 
@@ -109,3 +145,8 @@ class ManualClock:
 
     def wall(self) -> float:
         return self.seconds
+
+
+def healthy_but(**changes: Any) -> dict[str, Any]:
+    """A healthy GPU's answers with some others, by NVML's function name without `nvmlDeviceGet`."""
+    return HEALTHY | {f"nvmlDeviceGet{name}": value for name, value in changes.items()}

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from engine.errors import WeightsError
-from engine.weights.integrity import check_folder, check_gguf, check_safetensors, read_header, sha256_of
+from engine.weights.integrity import check_folder, check_safetensors, read_header, sha256_of
 
 _HEADER = {
     "__metadata__": {"format": "pt"},
@@ -104,7 +106,10 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     assert len(check_folder(tmp_path)) == 2
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "{", '{"weight_map": 3}', '{"weight_map": {"a": [1]}}'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", "{", '{"weight_map": 3}', '{"weight_map": {"a": [1]}}', '{"weight_map": {}, "weight_map": {}}'],
+)
 def test_an_index_that_cannot_be_read(tmp_path: Path, text: str) -> None:
     _write(tmp_path / "model.safetensors")
     (tmp_path / "model.safetensors.index.json").write_text(text)
@@ -112,14 +117,64 @@ def test_an_index_that_cannot_be_read(tmp_path: Path, text: str) -> None:
         check_folder(tmp_path)
 
 
-def test_gguf_by_its_first_letters(tmp_path: Path) -> None:
-    file = tmp_path / "m.gguf"
-    file.write_bytes(b"GGUF\x03\x00\x00\x00")
-    check_gguf(file)
-    for raw in (b"", b"GGU", b"<!DOCTYPE html>"):
-        file.write_bytes(raw)
-        with pytest.raises(WeightsError, match="does not begin with the letters GGUF"):
-            check_gguf(file)
+@pytest.mark.parametrize("shard", ["../model.safetensors", "/etc/passwd", "a/../../b.safetensors", "", "a\0b", "C:\\x"])
+def test_shards_outside_the_folder_are_refused(tmp_path: Path, shard: str) -> None:
+    _write(tmp_path / "model.safetensors")
+    (tmp_path / "m").mkdir()
+    _write(tmp_path / "m" / "model.safetensors")
+    (tmp_path / "m" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
+    with pytest.raises(WeightsError, match=r"index\.json names the file .* which is refused"):
+        check_folder(tmp_path / "m")
+
+
+def test_links_out_of_the_folder_are_refused_unless_vouched_for(tmp_path: Path) -> None:
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "m").mkdir()
+    blob = _write(tmp_path / "blobs" / "f00d")
+    (tmp_path / "m" / "model.safetensors").symlink_to(blob)
+    with pytest.raises(WeightsError, match="is a link that leads out of the model folder"):
+        check_folder(tmp_path / "m")
+    assert check_folder(tmp_path / "m", link_roots=[tmp_path / "blobs"]) == [tmp_path / "m" / "model.safetensors"]
+
+
+def test_a_shard_of_another_kind_is_refused(tmp_path: Path) -> None:
+    _write(tmp_path / "model.safetensors")
+    (tmp_path / "pytorch_model.bin").touch()
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "pytorch_model.bin"}}')
+    with pytest.raises(WeightsError, match=r"names pytorch_model\.bin as a shard, and only \.safetensors"):
+        check_folder(tmp_path)
+
+
+def test_shards_in_folders_are_checked_too(tmp_path: Path) -> None:
+    _write(tmp_path / "model.safetensors")
+    (tmp_path / "more").mkdir()
+    _write(tmp_path / "more" / "b.safetensors", num_bytes=3)
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "more/b.safetensors"}}')
+    with pytest.raises(WeightsError, match=r"more/b\.safetensors has .* cut short"):
+        check_folder(tmp_path)
+
+
+def test_an_index_without_end(tmp_path: Path) -> None:
+    _write(tmp_path / "model.safetensors")
+    with (tmp_path / "model.safetensors.index.json").open("wb") as stream:
+        stream.truncate(2**30)
+    with pytest.raises(WeightsError, match="more than 67,108,864 bytes"):
+        check_folder(tmp_path)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(names=st.dictionaries(st.text(max_size=3), st.text(alphabet="a./\\\0s", max_size=8) | st.integers() | st.none()))
+def test_no_index_does_worse_than_a_refusal(tmp_path: Path, names: dict[str, Any]) -> None:
+    folder = tmp_path / "m"
+    folder.mkdir(exist_ok=True)
+    _write(folder / "model.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    if names:
+        with pytest.raises(WeightsError):
+            check_folder(folder)
+    else:
+        assert check_folder(folder) == [folder / "model.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m"]
 
 
 def test_sha256(tmp_path: Path) -> None:

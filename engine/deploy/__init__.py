@@ -1,0 +1,1 @@
+"""Putting models into production: container engine, and what stands on it."""

@@ -1,0 +1,35 @@
+"""Sampling parameters as the fields of OpenAI's API: what a request elsewhere sends, and code to copy shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.inference.request import SamplingParams
+
+_DEFAULTS = SamplingParams()
+# Beyond OpenAI's own fields, as vLLM, SGLang and this console have them.
+EXTENSIONS = ("top_k", "min_p", "repetition_penalty")
+_FIELDS = (
+    "temperature",
+    "top_p",
+    *EXTENSIONS,
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+    "max_tokens",
+)
+
+
+def sampling_fields(sampling: SamplingParams) -> dict[str, Any]:
+    """What is not at its default. Log-probabilities are not among it: endpoints ask for them differently."""
+    fields = {name: getattr(sampling, name) for name in _FIELDS if getattr(sampling, name) != getattr(_DEFAULTS, name)}
+    if sampling.stop:
+        fields["stop"] = list(sampling.stop)
+    if sampling.logit_bias:
+        fields["logit_bias"] = {str(token_id): bias for token_id, bias in sampling.logit_bias.items()}
+    return fields
+
+
+def chat_logprob_fields(sampling: SamplingParams) -> dict[str, Any]:
+    """How chat completions are asked for log-probabilities; nothing where none are wanted."""
+    return {} if sampling.top_logprobs is None else {"logprobs": True, "top_logprobs": sampling.top_logprobs}

@@ -1,0 +1,71 @@
+"""What the runner and the pages need to know of a loaded model, read from its config."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from engine.errors import WeightsError
+from engine.inference import attention
+from engine.models.auto import is_image_model
+from engine.models.spec import AttentionKernel, Modality
+
+SERVED = (Modality.TEXT,)
+
+
+def cache_shape(
+    model: Any, dtype: torch.dtype, device: torch.device, kernel: AttentionKernel = "sdpa"
+) -> attention.CacheShape:
+    """What a token's keys and values take, to be read by `kernel`."""
+    config = model.config.get_text_config()
+    num_heads = config.num_attention_heads
+    return attention.CacheShape(
+        num_layers=config.num_hidden_layers,
+        num_kv_heads=getattr(config, "num_key_value_heads", None) or num_heads,
+        head_dim=getattr(config, "head_dim", None) or config.hidden_size // num_heads,
+        dtype=dtype,
+        device=device,
+        kernel=kernel,
+    )
+
+
+def modalities(config: Any) -> tuple[Modality, ...]:
+    """What a model of this config takes."""
+    return (Modality.TEXT, Modality.IMAGES) if is_image_model(config) else (Modality.TEXT,)
+
+
+def context_length(config: Any, asked: int | None = None) -> int:
+    """Tokens that one request may hold: the model's own bound, or less where that was asked for.
+
+    Raises:
+        WeightsError: the config names none, or more was asked for than it names.
+    """
+    length = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if not length:
+        raise WeightsError("the model's config names no context length (max_position_embeddings)")
+    if asked is None:
+        return int(length)
+    if not 1 <= asked <= length:
+        raise WeightsError(f"context_length is {asked:,}; this model takes 1 to {length:,}: choose within that")
+    return asked
+
+
+def end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """The tokens that end an answer."""
+    named = model.generation_config.eos_token_id
+    ids = named if isinstance(named, list) else [named]
+    return frozenset(int(token_id) for token_id in [*ids, tokenizer.eos_token_id] if token_id is not None)
+
+
+def notes(modalities: tuple[Modality, ...], tokenizer: Any, left: tuple[str, ...]) -> tuple[str, ...]:
+    """What the model does not do here, a sentence each. `left` are layers that quantizing left as they were."""
+    found: list[str] = []
+    if unserved := [modality for modality in modalities if modality not in SERVED]:
+        taken, missing = " and ".join(modalities), " and ".join(unserved)
+        found.append(f"This model takes {taken}; {missing} are not served yet, so ask it with {' and '.join(SERVED)}.")
+    if not tokenizer.chat_template:
+        found.append("The tokenizer has no chat template, so it cannot chat: load an instruct model for that.")
+    if left:
+        found.append(f"{len(left)} layers stay in high precision, because their shape does not suit: {left[0]} ...")
+    return tuple(found)

@@ -1,0 +1,79 @@
+"""Quantizing a model into a folder of its own: at once, or in the background of a console."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.clock import Clock
+from engine.errors import WeightsError
+from engine.models.release import release_memory, weights_apart
+from engine.models.spec import ModelSpec, Quantization
+from engine.staged_job import OnProgress, StagedJob
+from engine.weights.store import WeightsStore
+
+_LOCK_WAIT_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedFolder:
+    """A model that was saved quantized. `weights_bytes` are in memory, `size_bytes` in the folder."""
+
+    name: str
+    folder: Path
+    quantization: Quantization | None
+    weights_bytes: int
+    size_bytes: int
+
+
+def check_output(folder: Path) -> None:
+    """Raise WeightsError where `folder` is not new or empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise WeightsError(f"{folder} is there already: name a folder that is new or empty")
+
+
+def quantize_to(folder: Path, spec: ModelSpec, weights: WeightsStore, on_progress: OnProgress) -> QuantizedFolder:
+    """Load `spec`, which says how to quantize, and save it in `folder`, which is new or empty. torch is imported for
+    that, and not before.
+
+    Raises:
+        WeightsError: the folder holds something, the model cannot be loaded so, or the folder cannot be written.
+    """
+    check_output(folder)
+    from engine.models.loader import load_model
+    from engine.models.saved import save_quantized
+
+    loaded = load_model(spec, weights, on_progress)
+    on_progress("saving", None)
+    save_quantized(loaded, folder)
+    size_bytes = sum(file.stat().st_size for file in folder.iterdir())
+    return QuantizedFolder(loaded.name, folder, spec.quantization, loaded.info.weights_bytes, size_bytes)
+
+
+class Quantizing(StagedJob[QuantizedFolder]):
+    """Quantizes models behind a console, one at a time, in turn with those that load one (`load_lock`)."""
+
+    def __init__(self, weights: WeightsStore, load_lock: threading.Lock, clock: Clock) -> None:
+        super().__init__("quantize", "the quantization", clock)
+        self._weights, self._load_lock = weights, load_lock
+
+    def quantize(self, spec: ModelSpec, folder: Path) -> None:
+        """Begin to quantize `spec` into `folder`.
+
+        Raises:
+            WeightsError: the folder is not new or empty.
+            JobRunningError: another one is under way.
+        """
+        check_output(folder)
+        self._start(f"{spec.source} into {folder}", lambda tell: self._quantize(spec, folder, tell))
+
+    def _quantize(self, spec: ModelSpec, folder: Path, tell: OnProgress) -> QuantizedFolder:
+        while not self._load_lock.acquire(timeout=_LOCK_WAIT_S):
+            tell("waiting for another model to load", None)
+        try:
+            with weights_apart():
+                return quantize_to(folder, spec, self._weights, tell)
+        finally:
+            release_memory()
+            self._load_lock.release()

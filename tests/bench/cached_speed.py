@@ -1,0 +1,102 @@
+"""Cached answers over HTTP: a server process as in production, with a key, quotas, metrics and records, under the load
+of a second process."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from engine.latency import percentile
+from tests.bench.load import Load, Took, run_load
+from tests.bench.results import Figure
+from tests.fakes import save_tiny_llama
+
+_SECRET = "bench-secret"
+_NUM_CONNECTIONS = 32
+_NUM_REQUESTS = 12_000
+_MOST_S = 30.0
+_START_S = 180.0
+_PATH = "/v1/chat/completions"
+_HEADERS = {"authorization": f"Bearer {_SECRET}", "content-type": "application/json"}
+_BODY = json.dumps(
+    {
+        "model": "tiny",
+        "messages": [{"role": "user", "content": "What is the capital of France?"}],
+        "temperature": 0,
+        "max_tokens": 64,
+    }
+)
+
+
+def measure(home: Path) -> Iterator[Figure]:
+    """Requests a second and P95 of answers from the cache, after some that are not counted."""
+    with _server(home / "cached") as port:
+        for _ in range(3):
+            ask(port)
+        _send(port, 1_000)
+        took = _send(port, _NUM_REQUESTS)
+    p95_ms = percentile(took.latencies_ms, 0.95)
+    assert p95_ms is not None
+    yield Figure("api.cached.rps", len(took.latencies_ms) / took.elapsed_s, "req/s")
+    yield Figure("api.cached.p95_ms", p95_ms, "ms")
+
+
+def ask(port: int) -> None:
+    """One request and its answer."""
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{_PATH}", _BODY.encode(), _HEADERS)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        answer.read()
+
+
+def _send(port: int, num_requests: int) -> Took:
+    took = run_load(Load(port, _PATH, _HEADERS, _BODY, _NUM_CONNECTIONS, num_requests, _MOST_S, "x-cache: hit"))
+    if took.num_failed or not took.latencies_ms:
+        raise RuntimeError(f"{took.num_failed} of {len(took.latencies_ms)} answers were not from the cache")
+    return took
+
+
+@contextmanager
+def _server(home: Path) -> Iterator[int]:
+    """The port of `python -m engine.api` with the tiny model ready."""
+    home.mkdir(parents=True)
+    model = save_tiny_llama(home / "tiny")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = int(free.getsockname()[1])
+    settings = {
+        "CONSOLE_HOME": str(home),
+        "CONSOLE_PORT": str(port),
+        "CONSOLE_MODEL": str(model),
+        "CONSOLE_MODEL_NAME": "tiny",
+        "CONSOLE_DEVICE": "cpu",
+        "CONSOLE_KV_CACHE_GIB": "0.1",
+        "CONSOLE_API_KEYS": _SECRET,
+        "CONSOLE_RESPONSE_CACHE_MIB": "64",
+        "CONSOLE_LOG_LEVEL": "warning",
+    }
+    process = subprocess.Popen([sys.executable, "-m", "engine.api"], env=os.environ | settings)
+    try:
+        _await_ready(port, process)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _await_ready(port: int, process: subprocess.Popen[bytes]) -> None:
+    until_s = time.monotonic() + _START_S
+    while time.monotonic() < until_s and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    raise RuntimeError(f"the server was not ready within {_START_S:g} s (exit status {process.poll()})")
