@@ -33,8 +33,9 @@ st.title("Environment", anchor=False)
 if runs.latest() is None and runs.error is None:
     with errors_shown():
         runs.start()
-show_start(runs, list_profiles(this.settings.home))
-show_progress(runs)
+progress = runs.progress()
+show_start(runs, list_profiles(this.settings.home), is_running=progress is not None)
+show_progress(runs, progress)
 with errors_shown():
     chosen = chosen_report(runs.history, runs.latest(), zone)
     if chosen is not None:

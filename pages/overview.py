@@ -60,15 +60,16 @@ def cancel(request_id: str) -> None:
 
 def show_environment() -> None:
     show_heading("Environment", "environment", "All checks")
-    is_running = this.environment.progress() is not None
-    if st.button("Check now", icon=":material/refresh:", disabled=is_running):
+    progress = this.environment.progress()
+    if st.button("Check now", icon=":material/refresh:", disabled=progress is not None):
         with errors_shown():
             this.environment.start()
-    show_progress(this.environment)
+            st.rerun()
+    show_progress(this.environment, progress)
     report = this.environment.latest()
     if report is not None:
         show_verdict(report, this.clock.wall(), browser_zone())
-    elif not is_running:
+    elif progress is None:
         st.caption("This machine was not checked yet.")
 
 

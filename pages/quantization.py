@@ -44,17 +44,19 @@ st.caption(
     "Variants of one model, each loaded alone and compared with the original. Speeds are comparable only while this "
     "machine is quiet: send no requests meanwhile."
 )
+progress = lab.progress()
+ability = ability_of(this.nvml.read(), device)
 with errors_shown():
-    begun = show_form(lab, this.engine, device, ability_of(this.nvml.read(), device))
+    begun = show_form(lab, this.engine, device, ability, is_running=progress is not None)
     if begun is not None:
         open_run(begun)
         st.rerun()
-    name_running(lab)
-    show_progress(lab)
-    chosen = chosen_experiment(lab)
+    name_running(progress)
+    show_progress(lab, progress)
+    chosen = chosen_experiment(lab, progress)
     if chosen is not None:
         show_experiment(chosen)
-    elif lab.progress() is None:
+    elif progress is None:
         st.info("No experiment yet: choose variants and run one.", icon=":material/science:")
     st.subheader("Experiments", anchor=False)
-    show_history(lab, zone)
+    show_history(lab, progress, zone)

@@ -15,12 +15,13 @@ from dashboard.resources import console
 
 this = console()
 zone = browser_zone()
+progress = this.cache_jobs.progress()  # before what the work changes is read
 
 st.title("Weights", anchor=False)
 st.subheader("Cache", anchor=False)
 with errors_shown():
     show_cache(this.weights.cache, zone)
-    show_cache_check(this.cache_jobs, this.clock.wall())
+    show_cache_check(this.cache_jobs, progress, this.clock.wall())
 st.subheader("Integrity and signatures", anchor=False)
 with errors_shown():
     sources = {info.spec.source for info in this.engine.instances()}

@@ -45,9 +45,9 @@ def mend_help(item: Damaged) -> str:
     return "Takes the unpacked model out of the cache; it is unpacked from its GGUF file when it is next loaded."
 
 
-def show_cache_check(jobs: CacheJobs, now_s: float) -> None:
-    """Verify, follow, cancel; then the result, and a button for each damaged file."""
-    progress = jobs.progress()
+def show_cache_check(jobs: CacheJobs, progress: CacheProgress | None, now_s: float) -> None:
+    """Verify, follow, cancel; then the result, and a button for each damaged file. `progress` was read before the cache
+    was."""
     st.button(
         "Verify the cache",
         icon=":material/fact_check:",
@@ -58,7 +58,7 @@ def show_cache_check(jobs: CacheJobs, now_s: float) -> None:
         help="Reads every byte of every model and compares it with the digest of its file.",
     )
     if progress is not None:
-        follow_job(jobs, _bar, key="cache", when_cancelled=None)
+        follow_job(jobs, progress, _bar, key="cache", when_cancelled=None)
         return
     if jobs.error is not None:
         st.error(plain(jobs.error), icon=":material/error:")

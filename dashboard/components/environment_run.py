@@ -19,7 +19,7 @@ from engine.environment.runs import EnvironmentRuns, RunProgress
 _SHOWN_RUNNING = 4
 
 
-def show_start(runs: EnvironmentRuns, profiles: Mapping[str, Path]) -> None:
+def show_start(runs: EnvironmentRuns, profiles: Mapping[str, Path], *, is_running: bool) -> None:
     """The profile, the depth, and the button; the choices live in the URL."""
     default = runs.default_profile()
     names = [*profiles] if default in profiles else [default, *profiles]  # the setting may name a file elsewhere
@@ -38,7 +38,6 @@ def show_start(runs: EnvironmentRuns, profiles: Mapping[str, Path]) -> None:
             bind="query-params",
             help="Also what takes long or loads the machine: GPU bandwidth and arithmetic, an all-reduce, pip.",
         )
-        is_running = runs.progress() is not None
         if st.button("Run the checks", type="primary", icon=":material/play_arrow:", disabled=is_running):
             _start(runs, profile, is_deep)
     with errors_shown():
@@ -54,13 +53,14 @@ def _start(runs: EnvironmentRuns, profile: str, is_deep: bool) -> None:
         st.rerun()
 
 
-def show_progress(runs: EnvironmentRuns) -> None:
-    """The run under way, refreshed until it ends; nothing when there is none."""
-    if runs.error is not None and runs.progress() is None:
+def show_progress(runs: EnvironmentRuns, progress: RunProgress | None) -> None:
+    """The run under way, refreshed until it ends; nothing when there is none. `progress` was read first."""
+    if runs.error is not None and progress is None:
         show_error(runs.error)
     follow_job(
         runs,
-        lambda progress: (progress.ratio, progress_text(progress)),
+        progress,
+        lambda now: (now.ratio, progress_text(now)),
         key="environment",
         when_cancelled="The run was cancelled; the last report is the one before it.",
         below=_show_found,

@@ -25,6 +25,7 @@ class Followed(Protocol[Read]):
 
 def follow_job(
     job: Followed[Progress],
+    seen: Progress | None,
     bar: Callable[[Progress], tuple[float, str]],
     key: str,
     when_cancelled: str | None,
@@ -34,10 +35,12 @@ def follow_job(
     """How far it is, with a way to cancel it, refreshed until it ends; then the page is drawn again. Nothing when
     nothing is under way.
 
-    `bar` gives the share that is done, 0 to 1, and what is said of it; `below` draws what is there already.
-    `when_cancelled` is None where the page itself says so at the end.
+    `seen` is the progress that the page read before anything that the work changes: when the work has ended since, what
+    was drawn is of both before and after its end, and is drawn again at once. `bar` gives the share that is done, 0 to
+    1, and what is said of it; `below` draws what is there already. `when_cancelled` is None where the page itself says
+    so at the end.
     """
-    if job.progress() is not None:
+    if seen is not None:
         st.fragment(_follow, run_every=poll_s)(job, bar, key, when_cancelled, below)
 
 

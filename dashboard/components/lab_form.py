@@ -22,7 +22,7 @@ _TEXTS = ("bundled", "own")
 _NUM_TOKENS = (512, 1_024, 2_048, 4_096)
 
 
-def show_form(lab: Lab, engine: Engine, device: Device, ability: Ability) -> str | None:
+def show_form(lab: Lab, engine: Engine, device: Device, ability: Ability, *, is_running: bool) -> str | None:
     """The choices and the button; the id of the experiment that was begun."""
     reading, choosing = st.columns([2, 3], gap="large")
     with choosing:
@@ -36,7 +36,6 @@ def show_form(lab: Lab, engine: Engine, device: Device, ability: Ability) -> str
             "Repeats of each speed", 1, 10, 3, key="repeats", bind="query-params", help="More give a narrower interval."
         )
     plan = Plan(source, variants, prompts, reference, device, text, num_tokens, repeats)
-    is_running = lab.progress() is not None
     if st.button("Run the experiment", type="primary", icon=":material/science:", disabled=is_running):
         with errors_shown():
             return lab.start(plan)

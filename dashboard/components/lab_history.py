@@ -10,21 +10,19 @@ import streamlit as st
 
 from dashboard.components.past_runs import is_run_named, named_run, open_run, show_runs
 from dashboard.components.times import local_datetime
-from engine.lab import Experiment, ExperimentSummary, Lab
+from engine.lab import Experiment, ExperimentSummary, Lab, LabProgress
 
 
-def chosen_experiment(lab: Lab) -> Experiment | None:
+def chosen_experiment(lab: Lab, progress: LabProgress | None) -> Experiment | None:
     """The one that the URL names, else the latest; None while it runs, and before the first."""
     found = named_run(lab.store.get, "This experiment is no longer kept, or never was here. The latest one is shown.")
     found = found or lab.store.latest()
-    progress = lab.progress()
     is_running = found is not None and progress is not None and progress.experiment.id == found.id
     return None if is_running else found
 
 
-def name_running(lab: Lab) -> None:
+def name_running(progress: LabProgress | None) -> None:
     """A URL that names none names the one under way, which then stays open when it ends."""
-    progress = lab.progress()
     if progress is not None and not is_run_named():
         open_run(progress.experiment.id)
 
@@ -41,9 +39,9 @@ def history_columns(
     }
 
 
-def show_history(lab: Lab, zone: tzinfo) -> None:
+def show_history(lab: Lab, progress: LabProgress | None, zone: tzinfo) -> None:
     """The table; choosing a row opens that experiment."""
-    summaries, progress = lab.store.list(), lab.progress()
+    summaries = lab.store.list()
     if not summaries:
         st.caption("No experiment is kept yet.")
         return

@@ -11,13 +11,15 @@ from engine.lab import Lab, LabProgress
 POLL_S = 2.0  # drawing takes time from what is measured
 
 
-def show_progress(lab: Lab) -> None:
-    """How far it is and what is there already, refreshed until it ends; nothing when none runs."""
-    if lab.error is not None and lab.progress() is None:
+def show_progress(lab: Lab, progress: LabProgress | None) -> None:
+    """How far it is and what is there already, refreshed until it ends; nothing when none runs. `progress` was read
+    first."""
+    if lab.error is not None and progress is None:
         show_error(lab.error)
     follow_job(
         lab,
-        lambda progress: (progress.ratio, progress_text(progress)),
+        progress,
+        lambda now: (now.ratio, progress_text(now)),
         key="lab",
         when_cancelled="The experiment was cancelled; the variants that had ended are kept.",
         below=_show_measured,

@@ -45,6 +45,7 @@ def _show_folder(jobs: TrustJobs, folders: Sequence[Path], policy: TrustPolicy, 
     if not chosen:
         st.info("No model folder is known: type its path.", icon=":material/info:")
         return
+    progress = jobs.progress()
     folder = Path(chosen).expanduser()
     if not folder.exists():
         show_error(f"{folder} is not there: give the path of a model folder or of a .gguf file.")
@@ -55,12 +56,12 @@ def _show_folder(jobs: TrustJobs, folders: Sequence[Path], policy: TrustPolicy, 
         _show_signer(check_signature(folder, None, policy.public_keys, policy.certificates), policy)
     with errors_shown():
         _show_trust(jobs.manifests, folder, now_s, zone)
-    _show_actions(jobs, folder, policy)
-    follow_job(jobs, lambda now: (now.fraction or 0.0, progress_text(now)), "trust", "The job was cancelled.")
+    _show_actions(jobs, folder, policy, is_busy=progress is not None)
+    follow_job(jobs, progress, lambda now: (now.fraction or 0.0, progress_text(now)), "trust", "The job was cancelled.")
     outcome = jobs.outcome(folder)
-    if outcome is not None and jobs.progress() is None:
+    if outcome is not None and progress is None:
         _show_outcome(outcome, now_s)
-    _show_sign_form(jobs, folder)
+    _show_sign_form(jobs, folder, is_busy=progress is not None)
     _show_commands(folder, policy)
 
 
@@ -144,19 +145,34 @@ def changes_rows(changes: Changes) -> list[dict[str, str]]:
     return [{"File": path, "What": what} for what, paths in kinds for path in paths]
 
 
-def _show_actions(jobs: TrustJobs, folder: Path, policy: TrustPolicy) -> None:
-    is_busy = jobs.progress() is not None
+def _show_actions(jobs: TrustJobs, folder: Path, policy: TrustPolicy, *, is_busy: bool) -> None:
     with st.container(horizontal=True):
-        if st.button("Verify now", key="trust-verify", icon=":material/verified_user:", disabled=is_busy):
-            jobs.verify(folder, policy)
-        if st.button(
+        st.button(
+            "Verify now",
+            key="trust-verify",
+            icon=":material/verified_user:",
+            disabled=is_busy,
+            on_click=_verify,
+            args=(jobs, folder, policy),
+        )
+        st.button(
             "Trust as it is now",
             key="trust-again",
             icon=":material/handshake:",
             disabled=is_busy,
             help="Pins the digests of the files as they are; do it only when the changes are yours.",
-        ):
-            jobs.trust(folder)
+            on_click=_trust,
+            args=(jobs, folder),
+        )
+
+
+def _verify(jobs: TrustJobs, folder: Path, policy: TrustPolicy) -> None:
+    """Begin; where somebody else was faster, theirs is what is followed."""
+    jobs.verify(folder, policy)
+
+
+def _trust(jobs: TrustJobs, folder: Path) -> None:
+    jobs.trust(folder)
 
 
 def progress_text(progress: JobProgress) -> str:
@@ -193,7 +209,7 @@ def _show_verified(verified: Verified, took_s: float, when: str) -> None:
         st.success("Every file is as it was trusted.", icon=":material/check:")
 
 
-def _show_sign_form(jobs: TrustJobs, folder: Path) -> None:
+def _show_sign_form(jobs: TrustJobs, folder: Path, *, is_busy: bool) -> None:
     with st.expander("Sign this model", icon=":material/draw:"), st.form("trust-sign"):
         key = st.text_input(
             "Private key",
@@ -205,7 +221,7 @@ def _show_sign_form(jobs: TrustJobs, folder: Path) -> None:
         is_submitted = st.form_submit_button(
             "Sign",
             key="trust-sign-submit",
-            disabled=jobs.progress() is not None,
+            disabled=is_busy,
             on_click=_sign,
             args=(jobs, folder),
         )

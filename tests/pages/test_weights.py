@@ -5,14 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engine import Console
 from engine.weights.acquire import acquire
+from engine.weights.cache import WeightsCache
 from engine.weights.cache_jobs import Damaged
 from engine.weights.hub import Hub
-from engine.weights.upkeep import Damage
+from engine.weights.inventory import CacheEntry
+from engine.weights.upkeep import Damage, discard
 from tests.fakes import wait_until
 from tests.pages.conftest import OpenPage, load, texts
 
@@ -70,6 +73,38 @@ def test_the_cache_is_verified_and_a_damaged_model_removed(console: Console, ope
     console.cache_jobs.wait(30)
     assert console.weights.cache.entries() == ()
     assert not page.run().error
+
+
+@pytest.mark.model
+def test_a_list_read_before_work_ended_is_read_again(
+    console: Console, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(console)
+    (entry,) = console.weights.cache.entries()
+    (entry.path / "config.json").write_text("[]")
+    console.cache_jobs.verify()
+    console.cache_jobs.wait(30)
+    page = open_page("weights")
+    is_listed = threading.Event()
+
+    def discard_later(*args: Any) -> None:
+        assert is_listed.wait(30)
+        discard(*args)
+
+    def list_then_end(cache: WeightsCache) -> tuple[CacheEntry, ...]:
+        entries = list_entries(cache)
+        if threading.current_thread().name != "cache-job" and not is_listed.is_set():
+            is_listed.set()
+            console.cache_jobs.wait(30)
+        return entries
+
+    list_entries = WeightsCache.entries
+    monkeypatch.setattr("engine.weights.cache_jobs.discard", discard_later)
+    monkeypatch.setattr(WeightsCache, "entries", list_then_end)
+    page.button(key="cache-mend-0").click().run()
+    assert is_listed.is_set()
+    assert "The weights cache is empty" in page.info[0].value
+    assert not page.button(key="cache-verify").disabled
 
 
 def test_a_verification_is_followed_and_cancelled(
