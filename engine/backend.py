@@ -16,6 +16,7 @@ from engine.inference.calls import plan_calls
 from engine.inference.embedder import Embedder
 from engine.inference.embedding import MAX_REQUEST_TOKENS, MAX_TEXT_TOKENS, EmbeddingJob, EmbeddingRequest
 from engine.inference.parity import check_parity
+from engine.inference.prefixes import PrefixLimits
 from engine.inference.prompt import detokenize, encode_prompt, render_prompt, tokenize
 from engine.inference.prompt_bound import least_tokens
 from engine.inference.request import WARM_UP, Finished, FinishReason, Message, Request, SamplingParams, Timing
@@ -36,6 +37,7 @@ from engine.weights.store import open_weights
 
 _CPU_CHUNK_TOKENS = 256
 _GPU_CHUNK_TOKENS = 2048
+_GPU_BLOCK_TOKENS = 64
 # Texts that are embedded together, and how long the first of them waits for the others.
 _WINDOW_TEXTS = 32
 _WINDOW_S = 0.005
@@ -66,7 +68,8 @@ class LocalBackend:
         return measure_loaded(loaded, mark_bytes=mark_bytes)
 
     def start(self, loaded: LoadedModel, on_finish: Callable[[Sequence, Finished], None]) -> Runner:
-        return Runner(loaded, choose_limits(loaded, self._settings), self._clock, on_finish)
+        limits = choose_limits(loaded, self._settings)
+        return Runner(loaded, limits, self._clock, on_finish, choose_prefix_limits(loaded, limits, self._settings))
 
     def warm_up(self, loaded: LoadedModel, runner: Runner) -> None:
         run_warm_up(loaded, runner, self._clock)
@@ -116,6 +119,19 @@ def choose_limits(loaded: LoadedModel, settings: Settings) -> Limits:
     return Limits(
         max_running, settings.max_waiting, chunk_tokens, cache_tokens, settings.max_waiting_tokens, queue_timeout_s
     )
+
+
+def choose_prefix_limits(loaded: LoadedModel, limits: Limits, settings: Settings) -> PrefixLimits:
+    """How much of the KV cache may hold the beginnings of prompts while no running request needs it.
+
+    On a CPU a block is what one pass computes, so that answers keep their bits; elsewhere they have none to keep.
+    """
+    is_cpu = loaded.cache_shape.device.type == "cpu"
+    asked_gib, max_tokens = settings.prefix_cache_gib, limits.cache_tokens // 4
+    if asked_gib is not None:
+        max_tokens = min(limits.cache_tokens, int(asked_gib * 2**30) // loaded.info.cache_bytes_per_token)
+    block_tokens = limits.chunk_tokens if is_cpu else min(limits.chunk_tokens, _GPU_BLOCK_TOKENS)
+    return PrefixLimits(max_tokens, block_tokens, settings.prefix_sharing == "all")
 
 
 def prepare_sequence(

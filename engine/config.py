@@ -71,6 +71,17 @@ class Settings(BaseSettings):
         le=4096,
         description="memory for KV caches; unset: a quarter of what is free after loading",
     )
+    prefix_cache_gib: float | None = Field(
+        None,
+        ge=0,
+        le=4096,
+        description="part of the KV caches' memory in which beginnings of prompts are kept; unset: a quarter; 0: none",
+    )
+    prefix_sharing: Literal["key", "all"] = Field(
+        "key",
+        description="whose prompts share their beginnings: those of one API key, or all; who measures the time to the "
+        "first token can then tell what others send",
+    )
     default_max_tokens: int = Field(1024, ge=1, description="answer length where a request names none")
     request_timeout_s: float = Field(300.0, gt=0, le=86_400, description="deadline of a request that names none")
     max_body_mib: int = Field(8, ge=1, le=1024, description="size of a request's body, in MiB")

@@ -11,6 +11,7 @@ from dashboard.components.formats import (
     format_bytes_rate,
     format_count,
     format_large,
+    format_ratio,
     format_seconds,
     format_whole_seconds,
     plain,
@@ -18,7 +19,7 @@ from dashboard.components.formats import (
 from dashboard.components.instances import quantization_text, show_instance
 from dashboard.components.memory_plan import show_comparison
 from engine import InstanceInfo
-from engine.inference.stats import RunnerStats
+from engine.inference.stats import PrefixStats, RunnerStats
 from engine.models.spec import ModelInfo
 
 
@@ -67,6 +68,28 @@ def reserved_ratio(stats: RunnerStats) -> float:
     return min(1.0, stats.cache_tokens_reserved / stats.cache_tokens_total)
 
 
+def prefixes_text(prefixes: PrefixStats | None, bytes_per_token: int) -> str:
+    """What is kept of prompts for others that begin the same, and what that has spared."""
+    if prefixes is None:
+        return "Beginnings of prompts are not kept (prefix_cache_gib is 0)"
+    kept = f"{prefixes.num_kept_tokens:,} tokens ({format_bytes(prefixes.num_kept_tokens * bytes_per_token)})"
+    most = format_bytes(prefixes.max_tokens * bytes_per_token)
+    text = f"Beginnings of prompts kept: {kept} of at most {most}"
+    if prefixes.hit_rate is None:
+        return text
+    saved = "" if prefixes.saved_s is None else f", {format_seconds(prefixes.saved_s)} of computing saved"
+    return f"{text} · {format_ratio(prefixes.hit_rate)} of prompts' tokens found{saved}"
+
+
+def _prefixes_help(stats: RunnerStats) -> str:
+    if stats.prefixes is None:
+        return "A prompt that begins as an earlier one did would be spared computing that again."
+    return (
+        f"Of prompts alone, in blocks of {stats.prefixes.block_tokens} tokens, in what no request has reserved of the "
+        "KV cache. prefix_cache_gib bounds them, and prefix_sharing says whose prompts share."
+    )
+
+
 def show_facts(facts: dict[str, str]) -> None:
     """Names and values, three beside each other where there is room."""
     for place, (name, value) in zip(cycle(st.columns(3)), facts.items(), strict=False):
@@ -83,6 +106,10 @@ def show_instance_details(info: InstanceInfo, now_s: float) -> None:
             f"{format_count(info.stats.num_output_tokens)} tokens written in {format_count(info.stats.num_steps)} steps"
             f" · {format_count(info.num_restarts)} restarts · {use_text(info, now_s)}"
         )
+        if info.model is not None:
+            st.caption(
+                prefixes_text(info.stats.prefixes, info.model.cache_bytes_per_token), help=_prefixes_help(info.stats)
+            )
     if info.model is not None:
         show_facts(model_facts(info.model))
         for note in info.model.notes:

@@ -28,6 +28,8 @@ _GROUPS: dict[str, tuple[str, ...]] = {
         "queue_timeout_s",
         "chunk_tokens",
         "kv_cache_gib",
+        "prefix_cache_gib",
+        "prefix_sharing",
         "default_max_tokens",
         "request_timeout_s",
         "max_body_mib",

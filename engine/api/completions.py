@@ -70,7 +70,7 @@ def _completion(call: _Call, echoes: Sequence[str], answers: Sequence[Answer]) -
             )
             for index, (echo, answer) in enumerate(zip(echoes, answers, strict=True))
         ],
-        usage=_usage([answer.finished for answer in answers], call.body.n),
+        usage=Usage.of([answer.finished for answer in answers], call.body.n),
     )
 
 
@@ -119,7 +119,7 @@ async def _events(choices: Choices, echoes: Sequence[str], call: _Call) -> Async
             yield _chunk(call, index, "", finish_reason=event.reason.value)
         else:
             if call.body.has_usage_event:
-                usage = _usage([finished[index] for index in sorted(finished)], call.body.n)
+                usage = Usage.of([finished[index] for index in sorted(finished)], call.body.n)
                 yield sse({**_frame(call), "choices": [], "usage": usage.model_dump()})
         yield DONE
     finally:
@@ -162,10 +162,3 @@ def _logprobs(tokens: Iterable[TokenInfo], offset: int) -> dict[str, Any]:
         ],
         "text_offset": offsets,
     }
-
-
-def _usage(finished: Sequence[Finished], n: int) -> Usage:
-    """With each prompt counted once, however often it is continued."""
-    prompt = sum(item.num_prompt_tokens for item in finished[::n])
-    output = sum(item.num_output_tokens for item in finished)
-    return Usage(prompt_tokens=prompt, completion_tokens=output, total_tokens=prompt + output)

@@ -68,6 +68,11 @@ class InstanceCollector(Collector):
         cache = GaugeMetricFamily("vllm:kv_cache_usage_perc", "Share of KV cache reserved, 0 to 1", labels=_LABELS)
         ready = GaugeMetricFamily("console_instance_ready", "1 when the instance answers requests", labels=_LABELS)
         restarts = GaugeMetricFamily("console_worker_restarts", "Worker restarts since loading", labels=_LABELS)
+        kept = GaugeMetricFamily(
+            "console_prefix_cache_tokens", "Tokens of prompts kept for others that begin the same", labels=_LABELS
+        )
+        asked = CounterMetricFamily("vllm:prefix_cache_queries", "Tokens of prompts that started", labels=_LABELS)
+        found = CounterMetricFamily("vllm:prefix_cache_hits", "Of these, those that were kept", labels=_LABELS)
         num_running, num_waiting = self._count_requests()
         for item in self._instances:
             if item.role is not Role.SERVING:
@@ -78,7 +83,11 @@ class InstanceCollector(Collector):
                 running.add_metric([item.name], num_running[item.name])
                 waiting.add_metric([item.name], num_waiting[item.name])
                 cache.add_metric([item.name], item.stats.cache_tokens_reserved / item.stats.cache_tokens_total)
-        return (running, waiting, cache, ready, restarts)
+                if item.stats.prefixes is not None:
+                    kept.add_metric([item.name], item.stats.prefixes.num_kept_tokens)
+                    asked.add_metric([item.name], item.stats.prefixes.num_asked_tokens)
+                    found.add_metric([item.name], item.stats.prefixes.num_found_tokens)
+        return (running, waiting, cache, kept, asked, found, ready, restarts)
 
     def _count_requests(self) -> tuple[Counter[str], Counter[str]]:
         running: Counter[str] = Counter()

@@ -192,7 +192,7 @@ def _usage(finished: Finished) -> dict[str, Any]:
     prompt, output = finished.num_prompt_tokens, finished.num_output_tokens
     return {
         "input_tokens": prompt,
-        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        "input_tokens_details": {"cached_tokens": finished.num_cached_tokens, "cache_write_tokens": 0},
         "output_tokens": output,
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": prompt + output,

@@ -157,18 +157,31 @@ def _parse_bias(bias: dict[str, float]) -> dict[int, float]:
         raise InvalidRequestError(f"logit_bias has a key that is not a token id: {error}", "logit_bias") from error
 
 
+class PromptTokensDetails(BaseModel):
+    cached_tokens: int = Field(description="those whose keys and values were kept of an earlier prompt")
+
+
 class Usage(BaseModel):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
 
     @classmethod
-    def of(cls, answers: Iterable[Finished]) -> Usage:
-        """What the answers to one prompt took, the prompt counted once."""
+    def of(cls, answers: Iterable[Finished], num_each: int | None = None) -> Usage:
+        """What the answers took, a prompt counted once: there are `num_each` answers to each, all where that is None.
+        Of a prompt that ran several times, what was kept is what it was for the first of them."""
         answers = tuple(answers)
-        prompt = answers[0].num_prompt_tokens if answers else 0
+        firsts = answers[:1] if num_each is None else answers[::num_each]
+        prompt = sum(finished.num_prompt_tokens for finished in firsts)
         output = sum(finished.num_output_tokens for finished in answers)
-        return cls(prompt_tokens=prompt, completion_tokens=output, total_tokens=prompt + output)
+        details = PromptTokensDetails(cached_tokens=sum(finished.num_cached_tokens for finished in firsts))
+        return cls(
+            prompt_tokens=prompt,
+            completion_tokens=output,
+            total_tokens=prompt + output,
+            prompt_tokens_details=details,
+        )
 
 
 class ModelCard(BaseModel):

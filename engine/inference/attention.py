@@ -86,6 +86,15 @@ class SequenceCache:
         self._data[layer, 0, :, start:stop] = keys
         self._data[layer, 1, :, start:stop] = values
 
+    def copy(self, start: int, stop: int) -> torch.Tensor:
+        """A copy of the tokens `start:stop`, shape (layers, 2, kv heads, stop - start, head dim)."""
+        return self._data[:, :, :, start:stop].clone()
+
+    def put(self, start: int, copied: torch.Tensor) -> None:
+        """Put what `copy` gave at `start`, for which there is room, and hold what is before its end."""
+        self.length = start + copied.shape[3]
+        self._data[:, :, :, start : self.length] = copied
+
     def read(self, layer: int, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Views of keys and values, each (1, kv heads, stop - start, head dim)."""
         return self._data[layer, 0, :, start:stop].unsqueeze(0), self._data[layer, 1, :, start:stop].unsqueeze(0)

@@ -293,6 +293,7 @@ class Finished:
         seed: the seed used, drawn by the engine where the request had none.
         error: the sentence for the user where the answer is not complete and more can be said than the reason.
         retry_after_s: after a `queue_timeout`, the seconds in which the queue may have emptied.
+        num_cached_tokens: of the prompt's tokens, those that needed no computing.
     """
 
     request_id: str
@@ -303,6 +304,7 @@ class Finished:
     timing: Timing
     error: str | None = None
     retry_after_s: float | None = None
+    num_cached_tokens: int = 0
 
     def failure(self) -> ConsoleError | None:
         """Why the answer is not complete, as the error that the API maps to a status; None when it is."""

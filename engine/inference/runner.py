@@ -18,6 +18,7 @@ import torch
 from engine.clock import Clock
 from engine.errors import InstanceNotReadyError, InvalidRequestError, QueueFullError
 from engine.inference import attention
+from engine.inference.prefixes import PrefixLimits, PrefixStore
 from engine.inference.request import Finished, FinishReason, TokenInfo
 from engine.inference.sampling import sample
 from engine.inference.sequence import Sequence
@@ -40,7 +41,14 @@ class Runner:
         token_gaps: where the seconds between two tokens of a request are counted, once somebody wants that.
     """
 
-    def __init__(self, loaded: LoadedModel, limits: Limits, clock: Clock, on_finish: OnFinish) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        limits: Limits,
+        clock: Clock,
+        on_finish: OnFinish,
+        prefix_limits: PrefixLimits | None = None,
+    ) -> None:
         loaded.model.set_attn_implementation(attention.NAME)
         self.limits = limits
         self._loaded = loaded
@@ -51,6 +59,7 @@ class Runner:
         self._is_woken = False
         self._queue = RequestQueue(limits)
         self._running: dict[str, Sequence] = {}
+        self._prefixes = PrefixStore(prefix_limits or PrefixLimits())
         self._rate = TokenRate()
         self._num_steps = 0
         self._held_back: str | None = None
@@ -125,8 +134,10 @@ class Runner:
         if not self._running:
             return False
         chunks = plan_step([sequence.load() for sequence in self._running.values()], self.limits)
+        began_s = self._clock.monotonic()
         complete, logits = self._forward(chunks)
         self._choose_tokens(complete, logits)
+        self._prefixes.time(chunks, self._clock.monotonic() - began_s)
         self._num_steps += 1
         return True
 
@@ -165,6 +176,7 @@ class Runner:
             num_waiting_tokens=num_waiting_tokens,
             max_waiting_tokens=self.limits.max_waiting_tokens,
             start_gap_s=start_gap_s,
+            prefixes=self._prefixes.stats(),
         )
 
     def requests(self) -> list[Sequence]:
@@ -206,6 +218,10 @@ class Runner:
                 sequence = self._queue.start(request_id, now)
                 sequence.start(now)
                 self._running[request_id] = sequence
+        for request_id in decision.admitted:
+            self._prefixes.lend(self._running[request_id], self._loaded.cache_shape)
+        reserved = sum(sequence.reserved_tokens for sequence in self._running.values())
+        self._prefixes.make_room(self.limits.cache_tokens - reserved)
 
     def _forward(self, chunks: tuple[Chunk, ...]) -> tuple[list[Sequence], torch.Tensor]:
         """Run the chunks; the sequences that now await a token, and their logits (number of them, vocab)."""
@@ -225,6 +241,8 @@ class Runner:
         output = self._loaded.model(
             **packed.arguments(device), logits_to_keep=torch.tensor(last_rows, dtype=torch.long, device=device)
         )
+        for chunk in chunks:
+            self._prefixes.keep(self._running[chunk.request_id], chunk.num_tokens, self._loaded.cache_shape)
         return complete, output.logits[0]
 
     def _choose_tokens(self, sequences: list[Sequence], logits: torch.Tensor) -> None:

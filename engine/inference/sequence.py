@@ -48,6 +48,8 @@ class Sequence:
         self.token_ids = list(prompt_ids)
         self.num_prompt_tokens = len(prompt_ids)
         self.num_computed = 0
+        self.num_lent = 0  # of them, those that another request's prompt had computed
+        self.prompt_blocks: tuple[bytes, ...] = ()
         self.output_counts: Counter[int] = Counter()
         self.seed = request.sampling.seed_or_drawn()
         self.is_cancelled = False
@@ -162,6 +164,7 @@ class Sequence:
             self.timing,
             error,
             retry_after_s,
+            self.num_lent,
         )
         self.stream.put(event)
         return event

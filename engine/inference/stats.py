@@ -10,10 +10,32 @@ _STARTS_WINDOW_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
+class PrefixStats:
+    """What is kept of prompts for others that begin the same, since the worker started.
+
+    Attributes:
+        num_asked_tokens: tokens of prompts that started; of them `num_found_tokens` needed no computing.
+        saved_s: what computing those would have taken at the rate of the others; None before any was computed.
+    """
+
+    num_kept_tokens: int
+    max_tokens: int
+    block_tokens: int
+    num_asked_tokens: int
+    num_found_tokens: int
+    saved_s: float | None
+
+    @property
+    def hit_rate(self) -> float | None:
+        """Of the tokens of prompts, the share that was found; None before the first prompt."""
+        return self.num_found_tokens / self.num_asked_tokens if self.num_asked_tokens else None
+
+
+@dataclass(frozen=True, slots=True)
 class RunnerStats:
     """One reading. `held_back` says why the first waiting request does not start, None when nobody waits;
     `max_waiting_tokens` is None where prompts that wait are not bounded, `start_gap_s` where no request started
-    lately."""
+    lately, `prefixes` where no beginnings of prompts are kept."""
 
     num_running: int
     num_waiting: int
@@ -28,6 +50,7 @@ class RunnerStats:
     num_waiting_tokens: int = 0
     max_waiting_tokens: int | None = None
     start_gap_s: float | None = None
+    prefixes: PrefixStats | None = None
 
 
 class TokenRate:

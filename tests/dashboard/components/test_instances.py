@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from dashboard.components.in_flight import describe_request
-from dashboard.components.instance_details import model_facts, reserved_ratio, reserved_text, use_text
+from dashboard.components.instance_details import model_facts, prefixes_text, reserved_ratio, reserved_text, use_text
 from dashboard.components.instances import describe, failure_text, stage_text, state_badge, version_badge
 from engine import InstanceInfo, InstanceState, ModelSpec, RequestInfo
-from engine.inference.stats import RunnerStats
+from engine.inference.stats import PrefixStats, RunnerStats
 from engine.instance import Role
 from engine.models.spec import Granularity, Quantization, Scheme
 from tests.fakes import FAKE_INFO
@@ -69,6 +69,15 @@ def test_reserved_cache() -> None:
     assert reserved_text(STATS, None) == "KV cache reserved: 2,500 of 10,000 tokens"
     assert reserved_ratio(replace(STATS, cache_tokens_total=0)) == 0.0
     assert reserved_ratio(replace(STATS, cache_tokens_reserved=20_000)) == 1.0
+
+
+def test_kept_beginnings_of_prompts() -> None:
+    assert prefixes_text(None, 1_000) == "Beginnings of prompts are not kept (prefix_cache_gib is 0)"
+    fresh = PrefixStats(0, 4_000, 256, 0, 0, None)
+    assert prefixes_text(fresh, 1_000) == "Beginnings of prompts kept: 0 tokens (0 B) of at most 4.0 MB"
+    used = PrefixStats(512, 4_000, 256, 1_200, 300, 0.75)
+    kept = "Beginnings of prompts kept: 512 tokens (512.0 kB) of at most 4.0 MB"
+    assert prefixes_text(used, 1_000) == f"{kept} · 25 % of prompts' tokens found, 750 ms of computing saved"
 
 
 def test_facts_carry_units() -> None:

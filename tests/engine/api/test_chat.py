@@ -53,7 +53,12 @@ def test_a_whole_answer(app: Starlette) -> None:
             "finish_reason": "stop",
         }
     ]
-    assert answer["usage"] == {"prompt_tokens": 6, "completion_tokens": 6, "total_tokens": 12}
+    assert answer["usage"] == {
+        "prompt_tokens": 6,
+        "completion_tokens": 6,
+        "total_tokens": 12,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }
     assert response.headers["x-request-id"] == answer["id"]
 
 
@@ -74,7 +79,12 @@ def test_usage_comes_last_when_it_is_asked_for(app: Starlette) -> None:
     *before, last = _events(_ask(app, stream=True, stream_options={"include_usage": True}))
     assert {event["usage"] for event in before} == {None}
     assert last["choices"] == []
-    assert last["usage"] == {"prompt_tokens": 6, "completion_tokens": 6, "total_tokens": 12}
+    assert last["usage"] == {
+        "prompt_tokens": 6,
+        "completion_tokens": 6,
+        "total_tokens": 12,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }
 
 
 def test_text_that_is_not_ascii(app: Starlette, backend: FakeBackend) -> None:
@@ -89,7 +99,12 @@ def test_several_answers(app: Starlette, console: Console) -> None:
     assert [(choice["index"], choice["message"]["content"]) for choice in answer["choices"]] == [
         (index, _ANSWER) for index in range(3)
     ]
-    assert answer["usage"] == {"prompt_tokens": 6, "completion_tokens": 18, "total_tokens": 24}
+    assert answer["usage"] == {
+        "prompt_tokens": 6,
+        "completion_tokens": 18,
+        "total_tokens": 24,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }
     assert answer["seed"] == 5
     wait_until(lambda: len(_kept(console)) == 3)
     assert {record.request_id for record in console.records.recent()} == {f"{answer['id']}-{i}" for i in range(3)}
@@ -104,7 +119,12 @@ def test_several_answers_streamed(app: Starlette) -> None:
     assert texts == dict.fromkeys(range(3), _ANSWER)
     assert [event["choices"][0]["index"] for event in events[:3]] == [0, 1, 2]
     assert [event["choices"][0]["finish_reason"] for event in events].count("stop") == 3
-    assert usage["usage"] == {"prompt_tokens": 6, "completion_tokens": 18, "total_tokens": 24}
+    assert usage["usage"] == {
+        "prompt_tokens": 6,
+        "completion_tokens": 18,
+        "total_tokens": 24,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -488,3 +508,22 @@ def test_the_sample_model_through_the_openai_client(sample_console: Console) -> 
             max_tokens=12,
         )
     assert "Paris" in str(answer.choices[0].message.content)
+
+
+def test_a_prompt_that_begins_as_an_earlier_one_is_not_computed_again(client: openai.OpenAI, tiny_url: str) -> None:
+    system = {"role": "system", "content": "Answer as the keeper of this lighthouse would, in few words. " * 12}
+
+    def ask(question: str) -> Any:
+        messages: Any = [system, {"role": "user", "content": question}]
+        return client.chat.completions.create(model="tiny", messages=messages, max_tokens=4, temperature=0)
+
+    first, second = ask("What is rain?"), ask("What is snow?")
+    assert first.usage.prompt_tokens_details.cached_tokens == 0
+    assert second.usage.prompt_tokens_details.cached_tokens == 512
+    assert second.usage.prompt_tokens > 512
+    response = client.responses.create(model="tiny", instructions=system["content"], input="Hail?", max_output_tokens=4)
+    assert response.usage is not None
+    assert response.usage.input_tokens_details.cached_tokens == 512
+    lines = httpx.get(f"{tiny_url}/metrics").text.splitlines()
+    (hits,) = (line for line in lines if line.startswith('vllm:prefix_cache_hits_total{model_name="tiny"}'))
+    assert float(hits.split()[-1]) >= 1024

@@ -39,7 +39,12 @@ def test_a_whole_answer(app: Starlette) -> None:
     assert answer["id"].startswith("cmpl-")
     assert answer["id"] == response.headers["x-request-id"]
     assert answer["choices"] == [{"index": 0, "text": _ANSWER, "logprobs": None, "finish_reason": "stop", "seed": 5}]
-    assert answer["usage"] == {"prompt_tokens": 2, "completion_tokens": 6, "total_tokens": 8}
+    assert answer["usage"] == {
+        "prompt_tokens": 2,
+        "completion_tokens": 6,
+        "total_tokens": 8,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }
 
 
 def test_the_record_has_the_id_of_the_answer(app: Starlette, console: Console) -> None:
@@ -52,7 +57,12 @@ def test_every_prompt_is_continued_n_times(app: Starlette, console: Console) -> 
     answer = _ask(app, prompt=["one", "two words"], n=2, seed=7).json()
     assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2, 3]
     assert [choice["seed"] for choice in answer["choices"]] == [7, 8, 7, 8]
-    assert answer["usage"] == {"prompt_tokens": 3, "completion_tokens": 24, "total_tokens": 27}
+    assert answer["usage"] == {
+        "prompt_tokens": 3,
+        "completion_tokens": 24,
+        "total_tokens": 27,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }
     ids = {record.request_id for record in await_records(console, 4)}
     assert ids == {f"{answer['id']}-{index}" for index in range(4)}
 
@@ -76,7 +86,12 @@ def test_a_stream_of_several_choices(app: Starlette) -> None:
         assert "".join(choice["text"] for choice in mine) == f"Once upon{_ANSWER}"
         assert [choice["finish_reason"] for choice in mine if choice["finish_reason"]] == ["stop"]
     assert usage["choices"] == []
-    assert usage["usage"] == {"prompt_tokens": 2, "completion_tokens": 12, "total_tokens": 14}
+    assert usage["usage"] == {
+        "prompt_tokens": 2,
+        "completion_tokens": 12,
+        "total_tokens": 14,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }
 
 
 @pytest.mark.parametrize(
