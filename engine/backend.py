@@ -15,9 +15,11 @@ from engine.errors import ContextLengthError, InvalidRequestError, WeightsError,
 from engine.inference.calls import plan_calls
 from engine.inference.embedder import Embedder
 from engine.inference.embedding import MAX_REQUEST_TOKENS, MAX_TEXT_TOKENS, EmbeddingJob, EmbeddingRequest
+from engine.inference.image_parity import serve_images
+from engine.inference.image_prompt import ImagePrompt
 from engine.inference.parity import check_parity
 from engine.inference.prefixes import PrefixLimits
-from engine.inference.prompt import detokenize, encode_prompt, render_prompt, tokenize
+from engine.inference.prompt import detokenize, encode_prompt, render_image_prompt, render_prompt, tokenize
 from engine.inference.prompt_bound import least_tokens
 from engine.inference.request import WARM_UP, Finished, FinishReason, Message, Request, SamplingParams, Timing
 from engine.inference.runner import Runner
@@ -25,6 +27,7 @@ from engine.inference.sequence import Sequence
 from engine.inference.structured import Vocabulary, vocabulary_of
 from engine.inference.text import Detokenizer
 from engine.inference.tokens import TokenizeRequest, Tokens
+from engine.inference.vision import Vision
 from engine.latency.histogram import Histogram
 from engine.models.comparison import Measured
 from engine.models.loader import LoadedModel, choose_placement, load_model
@@ -59,7 +62,7 @@ class LocalBackend:
         loaded = load_model(spec, self._weights, on_progress)
         on_progress("comparing with the reference", None)
         check_parity(loaded)
-        return loaded
+        return serve_images(loaded)
 
     def mark_memory(self, spec: ModelSpec) -> int:
         return mark_memory(str(choose_placement(spec)[0]))
@@ -93,7 +96,9 @@ class LocalBackend:
         return prepare_embedding(loaded, runner.limits, request, timing, self._settings)
 
     def tokenize(self, loaded: LoadedModel, request: TokenizeRequest) -> Tokens:
-        return tokenize(loaded.tokenizer, request, loaded.info.context_length)
+        images = [image for message in request.messages for image in message.images]
+        vision = vision_of(loaded, images[0].place) if images else None
+        return tokenize(loaded.tokenizer, request, loaded.info.context_length, vision)
 
     def detokenize(self, loaded: LoadedModel, token_ids: tuple[int, ...]) -> str:
         return detokenize(loaded.tokenizer, token_ids, loaded.info.vocab_size)
@@ -144,7 +149,7 @@ def prepare_sequence(
         ContextLengthError: prompt and answer do not fit into the context, or into the cache.
     """
     request.sampling.check(loaded.info.vocab_size)
-    prompt_ids = _prompt_ids(loaded, limits, request)
+    prompt_ids, images = _read_prompt(loaded, limits, request)
     room = min(loaded.info.context_length, limits.cache_tokens) - len(prompt_ids)
     asked = request.sampling.max_tokens
     if asked is not None and asked > room:
@@ -157,15 +162,16 @@ def prepare_sequence(
     matcher = None if plan.grammar is None else _vocabulary(loaded).compile(plan.grammar)
     detokenizer = Detokenizer(loaded.tokenizer._tokenizer, request.sampling.stop, plan.shown)
     deadline_s = _deadline_s(request.timeout_s, timing, settings)
-    return Sequence(request, prompt_ids, max_tokens, deadline_s, timing, detokenizer, matcher, plan.reader)
+    return Sequence(request, prompt_ids, max_tokens, deadline_s, timing, detokenizer, matcher, plan.reader, images)
 
 
 def _vocabulary(loaded: LoadedModel) -> Vocabulary:
     return vocabulary_of(loaded.tokenizer, loaded.info.vocab_size, loaded.end_ids)
 
 
-def _prompt_ids(loaded: LoadedModel, limits: Limits, request: Request) -> list[int]:
-    """Token ids that leave room for an answer. A text that cannot is not cut into tokens: that takes seconds a MB."""
+def _read_prompt(loaded: LoadedModel, limits: Limits, request: Request) -> tuple[list[int], ImagePrompt | None]:
+    """Token ids that leave room for an answer, and the images among them. A text that cannot is not cut into tokens:
+    that takes seconds a MB; nor are images that cannot made into numbers."""
     most = min(loaded.info.context_length, limits.cache_tokens)
 
     def check(num_tokens: int, words: str = "") -> None:
@@ -176,17 +182,33 @@ def _prompt_ids(loaded: LoadedModel, limits: Limits, request: Request) -> list[i
                 "messages" if request.prompt is None else "prompt",
             )
 
-    def check_text(text: str) -> None:
-        if len(text) >= most:
-            check(least_tokens(loaded.tokenizer, text), "at least ")
+    def check_text(text: str, num_more: int = 0) -> None:
+        if len(text) + num_more >= most:
+            check(least_tokens(loaded.tokenizer, text) + num_more, "at least ")
 
-    if request.prompt is None:
-        tools = request.tools.tools if request.tools else ()
-        prompt_ids = render_prompt(loaded.tokenizer, request.messages, tools, check_text=check_text)
-    else:
+    images = None
+    tools = request.tools.tools if request.tools else ()
+    if request.prompt is not None:
         prompt_ids = encode_prompt(loaded.tokenizer, request.prompt, loaded.info.vocab_size, check_text=check_text)
+    elif request.images:
+        vision = vision_of(loaded, request.images[0].place)
+        images = render_image_prompt(vision, request.messages, tools, check_text=check_text)
+        prompt_ids = images.token_ids
+    else:
+        prompt_ids = render_prompt(loaded.tokenizer, request.messages, tools, check_text=check_text)
     check(len(prompt_ids))
-    return prompt_ids
+    return prompt_ids, images
+
+
+def vision_of(loaded: LoadedModel, place: str) -> Vision:
+    """What shows images to a model. Raises InvalidRequestError naming `place` where it serves none."""
+    if loaded.vision is None:
+        why = f" ({loaded.why_no_images})" if loaded.why_no_images else ""
+        raise InvalidRequestError(
+            f"{loaded.name} serves text and no images{why}: leave the picture out, or ask a model that serves images",
+            place,
+        )
+    return loaded.vision
 
 
 def prepare_embedding(

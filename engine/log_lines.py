@@ -46,4 +46,4 @@ def prompt_of(request: Request | EmbeddingRequest) -> object:
         return request.inputs
     if request.prompt is not None:
         return request.prompt
-    return [{"role": message.role, "content": message.content} for message in request.messages]
+    return [{"role": message.role, "content": message.shown()} for message in request.messages]

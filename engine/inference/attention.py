@@ -24,6 +24,7 @@ import torch
 from torch.nn import functional
 from transformers import AttentionInterface
 
+from engine.inference.image_prompt import ImagePrompt
 from engine.models.spec import AttentionKernel
 
 NAME = "console_packed"
@@ -136,26 +137,56 @@ class PackedInput:
         self._ids: list[int] = []
         self._positions: list[int] = []
         self._spans: list[Span] = []
+        self._placed: list[tuple[int, torch.Tensor]] = []
+        self._features: list[tuple[list[int], torch.Tensor]] = []
 
     def __len__(self) -> int:
         """Tokens so far."""
         return len(self._ids)
 
-    def add(self, cache: SequenceCache, token_ids: Sequence[int], past: int) -> None:
-        """Run `token_ids` after the `past` tokens that `cache` holds, and count them as held from now on."""
+    def add(self, cache: SequenceCache, token_ids: Sequence[int], past: int, images: ImagePrompt | None = None) -> None:
+        """Run `token_ids` after the `past` tokens that `cache` holds, and count them as held from now on. `images`
+        are those of the prompt they are of."""
         begin, cache.length = len(self._ids), past + len(token_ids)
+        if images is not None:
+            self._show(images, begin, past, cache.length)
         self._spans.append(Span(cache, begin, begin + len(token_ids), past))
         self._ids.extend(token_ids)
         self._positions.extend(range(past, cache.length))
 
-    def arguments(self, device: torch.device) -> dict[str, Any]:
-        """What the model is called with, ids and positions (1, tokens)."""
+    def _show(self, images: ImagePrompt, begin: int, past: int, stop: int) -> None:
+        positions, features = images.positions(past, stop), images.features(past, stop)
+        if positions is not None:
+            self._placed.append((begin, positions))
+        if features is not None:
+            rows, values = features
+            self._features.append(([begin + row for row in rows], values))
+
+    def arguments(self, model: Any, device: torch.device) -> dict[str, Any]:
+        """What `model` is called with: ids, or embeddings where images are among them, and positions, (1, tokens) or
+        (3, 1, tokens)."""
+        ids = torch.tensor([self._ids], device=device)
         return {
-            "input_ids": torch.tensor([self._ids], device=device),
-            "position_ids": torch.tensor([self._positions], device=device),
+            **({"inputs_embeds": self._embeddings(model, ids)} if self._features else {"input_ids": ids}),
+            "position_ids": self._position_ids().to(device),
             "use_cache": False,
             "packed_batch": PackedBatch(self._spans),
         }
+
+    def _position_ids(self) -> torch.Tensor:
+        plain = torch.tensor([self._positions])
+        if not self._placed:
+            return plain
+        positions = plain.repeat(3, 1, 1)
+        for begin, placed in self._placed:
+            positions[:, 0, begin : begin + placed.shape[1]] = placed
+        return positions
+
+    def _embeddings(self, model: Any, ids: torch.Tensor) -> torch.Tensor:
+        embeddings: torch.Tensor = model.get_input_embeddings()(ids)
+        for rows, values in self._features:
+            embeddings[0, rows] = values.to(embeddings.dtype)
+        return embeddings
 
 
 def attend(
@@ -270,11 +301,19 @@ KERNELS: dict[AttentionKernel, Kernel] = {"sdpa": _attend_fused, "eager": _atten
 def used(model: Any, name: str) -> Iterator[None]:
     """Have `model` use the attention of that name (`NAME`, or transformers' own such as `sdpa`) within the block."""
     before = model.config._attn_implementation
-    model.set_attn_implementation(name)
+    use(model, name)
     try:
         yield
     finally:
-        model.set_attn_implementation(before)
+        use(model, before)
+
+
+def use(model: Any, name: str) -> None:
+    """Have `model` write text with the attention of that name. What looks at pictures keeps its own."""
+    config = model.config
+    text = config.get_text_config()
+    part = next((key for key in config.sub_configs if getattr(config, key, None) is text), None)
+    model.set_attn_implementation(name if part is None else {"": name, part: name})
 
 
 AttentionInterface.register(NAME, attend)

@@ -199,7 +199,8 @@ class Embedder:
         for text, count in zip(texts, num_tokens, strict=True):
             past = text.num_computed
             packed.add(text.cache_for(self._loaded.cache_shape), text.token_ids[past : past + count], past)
-        output = self._loaded.model.base_model(**packed.arguments(self._loaded.cache_shape.device))
+        model = self._loaded.model.base_model
+        output = model(**packed.arguments(model, self._loaded.cache_shape.device))
         hidden: torch.Tensor = output.last_hidden_state[0]
         return hidden
 

@@ -36,13 +36,12 @@ def check_parity(loaded: LoadedModel) -> float:
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, loaded.info.vocab_size, (1, _NUM_TOKENS), generator=generator).to(device)
     with attention.used(loaded.model, attention.REFERENCE):
-        reference = loaded.model(input_ids=ids, use_cache=False).logits[0].float()
+        reference = loaded.model(input_ids=ids, use_cache=False).logits[0]
     try:
-        ours = _packed_logits(loaded, ids).float()
+        ours = _packed_logits(loaded, ids)
     except (AttributeError, NotImplementedError, TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{loaded.info.architecture} cannot be served by this engine: {error}") from error
-    distance = float((ours - reference).norm() / reference.norm())
-    tolerance = _tolerance(loaded)
+    distance, tolerance = distance_between(ours, reference), tolerance_of(loaded)
     if not distance <= tolerance:
         raise WeightsError(
             f"{loaded.info.architecture} cannot be served by this engine: its logits differ from the reference by "
@@ -51,7 +50,12 @@ def check_parity(loaded: LoadedModel) -> float:
     return distance
 
 
-def _tolerance(loaded: LoadedModel) -> float:
+def distance_between(ours: torch.Tensor, reference: torch.Tensor) -> float:
+    """`|ours - reference| / |reference|`."""
+    return float((ours.float() - reference.float()).norm() / reference.float().norm())
+
+
+def tolerance_of(loaded: LoadedModel) -> float:
     """Both sides have the same quantized weights, so only what rounds between layers is allowed for."""
     allowed = _TOLERANCE[loaded.cache_shape.dtype]
     quantization = loaded.info.quantization
@@ -65,5 +69,5 @@ def _packed_logits(loaded: LoadedModel, ids: torch.Tensor) -> torch.Tensor:
         for start, stop in ((0, _FIRST_CHUNK), (_FIRST_CHUNK, _NUM_TOKENS - 1), (_NUM_TOKENS - 1, _NUM_TOKENS)):
             packed = attention.PackedInput()
             packed.add(cache, ids[0, start:stop].tolist(), start)
-            pieces.append(loaded.model(**packed.arguments(ids.device)).logits[0])
+            pieces.append(loaded.model(**packed.arguments(loaded.model, ids.device)).logits[0])
     return torch.cat(pieces)

@@ -70,7 +70,7 @@ class PrefixStore:
     def lend(self, sequence: Sequence, shape: CacheShape) -> None:
         """Give a request that starts what is kept of its prompt's beginning, all but its last token at most: that one
         has to be computed for the first token of the answer."""
-        if not self._limits.max_tokens:
+        if not self._limits.max_tokens or sequence.images is not None:  # an image's token does not tell which image
             return
         size, num_prompt = self._limits.block_tokens, sequence.num_prompt_tokens
         owner = None if self._limits.across_keys else sequence.request.key_id

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from jinja2 import TemplateError
 
 from engine.errors import InvalidRequestError
 from engine.inference.calls.formats import choose_format
 from engine.inference.calls.plain import write_plainly
+from engine.inference.image_prompt import ImagePrompt
+from engine.inference.images import Content, decode
 from engine.inference.request import Message
 from engine.inference.tokens import TokenizeRequest, Tokens
 from engine.inference.tools import Tool
+from engine.inference.vision import Vision
 
 # Raises for a text that is not worth cutting into tokens.
 CheckText = Callable[[str], None]
+# The same, told also how many more tokens the images take than their marks.
+CheckImageText = Callable[[str, int], None]
+_PROBE = "Hello"
 
 
 def _accept(_text: str) -> None:
+    """Any text is."""
+
+
+def _accept_images(_text: str, _num_more: int) -> None:
     """Any text is."""
 
 
@@ -36,23 +48,88 @@ def render_prompt(
     Raises:
         InvalidRequestError: the model has no chat template, or the template refuses the conversation.
     """
+    text = render_text(tokenizer, messages, tools, add_generation_prompt=add_generation_prompt)
+    check_text(text)
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def render_text(
+    tokenizer: Any, messages: Iterable[Message], tools: Sequence[Tool] = (), *, add_generation_prompt: bool = True
+) -> str:
+    """The conversation as text, a mark of the model's own in the place of each picture. Raises as `render_prompt`."""
     if not tokenizer.chat_template:
         raise InvalidRequestError("this model has no chat template, so it cannot chat: load an instruct model")
     definitions = [tool.definition() for tool in tools] or None
     _, is_known = choose_format(tokenizer.get_chat_template(tools=definitions))
-    conversation = [_turn(message) for message in messages] if is_known else write_plainly(messages, tools)
+    turns = [_turn(message) for message in messages] if is_known else write_plainly(messages, tools)
+    takes_text = takes_strings(tokenizer)
+    conversation = [{**turn, "content": _content(turn["content"], takes_text=takes_text)} for turn in turns]
     try:
-        text = tokenizer.apply_chat_template(
-            conversation,
-            tools=definitions if is_known else None,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
+        return render_turns(
+            tokenizer, conversation, definitions if is_known else None, add_generation_prompt=add_generation_prompt
         )
     except TemplateError as error:
         raise InvalidRequestError(f"the model's chat template refuses these messages: {error}", "messages") from error
-    check_text(text)
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return ids
+
+
+def render_turns(
+    tokenizer: Any, turns: Sequence[Mapping[str, Any]], tools: Any = None, *, add_generation_prompt: bool = True
+) -> str:
+    """Turns as the template takes them, as text. Raises TemplateError where it refuses them."""
+    text: str = tokenizer.apply_chat_template(
+        list(turns), tools=tools, tokenize=False, add_generation_prompt=add_generation_prompt
+    )
+    return text
+
+
+def takes_strings(tokenizer: Any) -> bool:
+    """Whether the template shows a content that is a plain text. Templates of some models that take images read the
+    content as a list of parts alone, and drop what is none."""
+    with _takes_strings_lock:
+        known = _takes_strings.setdefault(tokenizer, {})
+        template = str(tokenizer.chat_template)
+        if template not in known:
+            known[template] = _shows(tokenizer, _PROBE) or not _shows(tokenizer, _content(_PROBE, takes_text=False))
+        return known[template]
+
+
+def _shows(tokenizer: Any, content: Any) -> bool:
+    try:
+        return _PROBE in render_turns(tokenizer, [{"role": "user", "content": content}])
+    except (TemplateError, TypeError):
+        return False
+
+
+def _content(content: Content, *, takes_text: bool) -> Any:
+    if isinstance(content, str):
+        return content if takes_text else [{"type": "text", "text": content}]
+    return [{"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in content]
+
+
+def render_image_prompt(
+    vision: Vision,
+    messages: Sequence[Message],
+    tools: Sequence[Tool] = (),
+    *,
+    add_generation_prompt: bool = True,
+    check_text: CheckImageText = _accept_images,
+) -> ImagePrompt:
+    """As `render_prompt`, for a conversation with pictures: its token ids, and what the model is shown.
+
+    Raises:
+        InvalidRequestError: see `render_prompt`; or a picture is damaged, the processor refuses it, or a text holds
+            the mark that stands for an image.
+    """
+    images = [image for message in messages for image in message.images]
+    place = images[0].place
+    mark = vision.image_mark
+    if mark and any(mark in text for message in messages for text in message.texts()):
+        raise InvalidRequestError(f"a text holds {mark}, which stands for an image here: leave it out", "messages")
+    text = render_text(vision.tokenizer, messages, tools, add_generation_prompt=add_generation_prompt)
+    pictures = [decode(image) for image in images]
+    check_text(text, vision.count_tokens(pictures) - len(pictures))
+    return vision.read(text, pictures, place)
 
 
 def _turn(message: Message) -> dict[str, Any]:
@@ -89,14 +166,17 @@ def encode_prompt(
     return ids
 
 
-def tokenize(tokenizer: Any, request: TokenizeRequest, context_length: int) -> Tokens:
-    """What `request` asks for, as the model would read it.
+def tokenize(tokenizer: Any, request: TokenizeRequest, context_length: int, vision: Vision | None = None) -> Tokens:
+    """What `request` asks for, as the model would read it; `vision` where its messages hold pictures.
 
     Raises:
         InvalidRequestError: the template refuses the messages, or there is none.
     """
-    if request.prompt is None:
-        ids = render_prompt(tokenizer, request.messages, add_generation_prompt=request.add_generation_prompt)
+    begins_answer = request.add_generation_prompt
+    if request.prompt is None and vision is not None:
+        ids = render_image_prompt(vision, request.messages, add_generation_prompt=begins_answer).token_ids
+    elif request.prompt is None:
+        ids = render_prompt(tokenizer, request.messages, add_generation_prompt=begins_answer)
     else:
         ids = tokenizer(request.prompt, add_special_tokens=request.add_special_tokens)["input_ids"]
     texts = tuple(tokenizer.convert_ids_to_tokens(ids)) if request.has_texts else None
@@ -116,3 +196,7 @@ def _check_ids(token_ids: tuple[int, ...], vocab_size: int, param: str) -> None:
         raise InvalidRequestError(
             f"{param} holds token {outside}; the model's ids run from 0 to {vocab_size - 1}", param
         )
+
+
+_takes_strings: WeakKeyDictionary[Any, dict[str, bool]] = WeakKeyDictionary()
+_takes_strings_lock = threading.Lock()

@@ -10,7 +10,7 @@ import math
 import random
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -22,6 +22,7 @@ from engine.errors import (
     QueueTimeoutError,
     WorkerDiedError,
 )
+from engine.inference.images import MAX_IMAGES, Content, ImagePart
 from engine.inference.tools import CallPiece, JsonSchema, ToolCall, ToolUse, is_text
 
 # The source of an instance's own warm-up, which no store keeps.
@@ -133,20 +134,40 @@ class Message:
     """One turn of a conversation as the chat template sees it.
 
     Attributes:
+        content: text; or texts and pictures in their order, which only a user's turn may have.
         tool_calls: what an assistant's turn asks for.
         tool_call_id: which of those the turn of a tool answers; `name` is then the tool's.
     """
 
     role: str
-    content: str
+    content: Content
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     name: str | None = None
 
+    @property
+    def text(self) -> str:
+        """The content without its pictures."""
+        return self._written(lambda _image: "")
+
+    @property
+    def images(self) -> tuple[ImagePart, ...]:
+        """The pictures in it."""
+        return () if isinstance(self.content, str) else tuple(p for p in self.content if isinstance(p, ImagePart))
+
+    def shown(self) -> str:
+        """The content with a word for each picture, for a person and for logs."""
+        return self._written(ImagePart.shown)
+
+    def _written(self, write: Callable[[ImagePart], str]) -> str:
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part if isinstance(part, str) else write(part) for part in self.content)
+
     def texts(self) -> tuple[str, ...]:
-        """All that of it which may reach the prompt."""
+        """All that of it which may reach the prompt, but pictures."""
         calls = (text for call in self.tool_calls for text in (call.name, call.arguments))
-        return (self.content, self.name or "", *calls)
+        return (self.text, self.name or "", *calls)
 
     def check_calls(self, place: str) -> None:
         """Raise InvalidRequestError for a call whose arguments are no JSON object; templates take them as one."""
@@ -192,6 +213,11 @@ class Request:
     trace_parent: str | None = None
     is_cacheable: bool = False
 
+    @property
+    def images(self) -> tuple[ImagePart, ...]:
+        """The pictures of all its turns, in order."""
+        return tuple(image for message in self.messages for image in message.images)
+
     def check(self) -> None:
         """Raise InvalidRequestError for a request that no model could answer."""
         if self.prompt is None:
@@ -210,7 +236,7 @@ class Request:
         self.sampling.check()
 
     def _check_messages(self) -> None:
-        if not self.messages or not any(message.content.strip() for message in self.messages):
+        if not any(message.text.strip() or message.images for message in self.messages):
             raise InvalidRequestError("the prompt is empty: write at least one character", "messages")
         if not all(is_text(text) for message in self.messages for text in message.texts()):
             raise InvalidRequestError(
@@ -218,6 +244,20 @@ class Request:
             )
         for index, message in enumerate(self.messages):
             message.check_calls(f"messages.{index}")
+        self._check_images()
+
+    def _check_images(self) -> None:
+        if len(self.images) > MAX_IMAGES:
+            raise InvalidRequestError(
+                f"the messages hold {len(self.images)} images, at most {MAX_IMAGES} are taken: send fewer",
+                self.images[MAX_IMAGES].place,
+            )
+        for message in self.messages:
+            if message.images and message.role != "user":
+                place = message.images[0].place
+                raise InvalidRequestError(
+                    f"{place} is a picture in a turn of the role {message.role}: only a user's may hold one", place
+                )
 
 
 def check_request_id(text: str) -> str:

@@ -1,7 +1,8 @@
 """The step loop's body, and the only place that runs forward passes.
 
-One step: end what was cancelled or is late, admit, pack the pending tokens of all running requests into one
-forward pass, sample one token for each request whose tokens are all computed, deliver. Requests join and leave
+One step: end what was cancelled or is late, admit, show the model an image that waits for that, pack the pending
+tokens of all running requests into one forward pass, sample one token for each request whose tokens are all computed,
+deliver. Requests join and leave
 between any two steps.
 
 The interface is small so that the whole of it can be replaced: `submit`, `cancel`, `step`, `wait`, `refuse`,
@@ -18,6 +19,7 @@ import torch
 from engine.clock import Clock
 from engine.errors import InstanceNotReadyError, InvalidRequestError, QueueFullError
 from engine.inference import attention
+from engine.inference.image_encoder import ImageEncoder
 from engine.inference.prefixes import PrefixLimits, PrefixStore
 from engine.inference.request import Finished, FinishReason, TokenInfo
 from engine.inference.sampling import sample
@@ -49,7 +51,7 @@ class Runner:
         on_finish: OnFinish,
         prefix_limits: PrefixLimits | None = None,
     ) -> None:
-        loaded.model.set_attn_implementation(attention.NAME)
+        attention.use(loaded.model, attention.NAME)
         self.limits = limits
         self._loaded = loaded
         self._clock = clock
@@ -63,6 +65,7 @@ class Runner:
         self._rate = TokenRate()
         self._num_steps = 0
         self._held_back: str | None = None
+        self._encoder = ImageEncoder(loaded, clock, lambda sequence, why: self._end(sequence, FinishReason.ERROR, why))
         self.token_gaps: Histogram | None = None
 
     def submit(self, sequence: Sequence) -> None:
@@ -133,11 +136,10 @@ class Runner:
         self._admit()
         if not self._running:
             return False
-        chunks = plan_step([sequence.load() for sequence in self._running.values()], self.limits)
-        began_s = self._clock.monotonic()
-        complete, logits = self._forward(chunks)
-        self._choose_tokens(complete, logits)
-        self._prefixes.time(chunks, self._clock.monotonic() - began_s)
+        self._encoder.step(self._running.values())
+        loads = [sequence.load() for sequence in self._running.values() if sequence.is_seen]
+        if loads:
+            self._run(plan_step(loads, self.limits))
         self._num_steps += 1
         return True
 
@@ -223,6 +225,13 @@ class Runner:
         reserved = sum(sequence.reserved_tokens for sequence in self._running.values())
         self._prefixes.make_room(self.limits.cache_tokens - reserved)
 
+    def _run(self, chunks: tuple[Chunk, ...]) -> None:
+        """Compute the chunks, and deliver a token for each request that is due one."""
+        began_s = self._clock.monotonic()
+        complete, logits = self._forward(chunks)
+        self._choose_tokens(complete, logits)
+        self._prefixes.time(chunks, self._clock.monotonic() - began_s)
+
     def _forward(self, chunks: tuple[Chunk, ...]) -> tuple[list[Sequence], torch.Tensor]:
         """Run the chunks; the sequences that now await a token, and their logits (number of them, vocab)."""
         packed = attention.PackedInput()
@@ -232,15 +241,13 @@ class Runner:
             sequence = self._running[chunk.request_id]
             past, stop = sequence.num_computed, sequence.num_computed + chunk.num_tokens
             cache = sequence.cache_for(self._loaded.cache_shape, stop)
-            packed.add(cache, sequence.token_ids[past:stop], past)
-            sequence.num_computed = stop
-            if stop == len(sequence.token_ids):
+            packed.add(cache, sequence.token_ids[past:stop], past, sequence.images)
+            if sequence.advance(stop):
                 complete.append(sequence)
                 last_rows.append(len(packed) - 1)
         device = self._loaded.cache_shape.device
-        output = self._loaded.model(
-            **packed.arguments(device), logits_to_keep=torch.tensor(last_rows, dtype=torch.long, device=device)
-        )
+        kept = torch.tensor(last_rows, dtype=torch.long, device=device)
+        output = self._loaded.model(**packed.arguments(self._loaded.model, device), logits_to_keep=kept)
         for chunk in chunks:
             self._prefixes.keep(self._running[chunk.request_id], chunk.num_tokens, self._loaded.cache_shape)
         return complete, output.logits[0]

@@ -11,6 +11,7 @@ import torch
 
 from engine.inference.attention import CacheShape, SequenceCache
 from engine.inference.calls import CallReader
+from engine.inference.image_prompt import ImagePrompt
 from engine.inference.outputs import OutputStream
 from engine.inference.request import Delta, Finished, FinishReason, Request, Timing, TokenInfo
 from engine.inference.structured import Matcher
@@ -25,7 +26,7 @@ _FIRST_ANSWER_TOKENS = 256
 
 class Sequence:
     """Prompt, answer so far, cache, generator and timing of one request; with a `matcher` where the answer follows a
-    grammar, and a `reader` where it may hold tool calls.
+    grammar, a `reader` where it may hold tool calls, and `images` where the prompt has some.
 
     Owned by the worker thread once submitted; `is_cancelled` is the one field others set.
     """
@@ -40,8 +41,10 @@ class Sequence:
         detokenizer: Detokenizer,
         matcher: Matcher | None = None,
         reader: CallReader | None = None,
+        images: ImagePrompt | None = None,
     ) -> None:
         self.request = request
+        self.images = images
         self.max_tokens = max_tokens
         self.deadline_s = deadline_s
         self.timing = timing
@@ -78,8 +81,21 @@ class Sequence:
         """This request as admission and step planning see it."""
         return Load(self.request_id, self.reserved_tokens, self.num_computed, len(self.token_ids))
 
+    @property
+    def is_seen(self) -> bool:
+        """Whether the model was shown all images of the prompt, so that its tokens can be run."""
+        return self.images is None or self.images.next_pixels is None
+
     def _cancel(self) -> None:
         self.is_cancelled = True
+
+    def advance(self, num_computed: int) -> bool:
+        """So many tokens are computed now; whether the request awaits its next one. Images are let go once their
+        prompt is computed."""
+        self.num_computed = num_computed
+        if self.images is not None and num_computed >= self.num_prompt_tokens:
+            self.images.drop()
+        return num_computed == len(self.token_ids)
 
     def start(self, now_s: float) -> None:
         """Mark the request scheduled."""
@@ -148,8 +164,10 @@ class Sequence:
     def finish(
         self, reason: FinishReason, now_s: float, error: str | None = None, retry_after_s: float | None = None
     ) -> Finished:
-        """End the stream and drop the cache."""
+        """End the stream, and drop cache and images."""
         self._cache = None
+        if self.images is not None:
+            self.images.drop()
         self.timing = replace(self.timing, finished_s=now_s)
         try:
             self._put_rest()

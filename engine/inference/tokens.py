@@ -33,8 +33,8 @@ class TokenizeRequest:
         elif not self.messages:
             raise InvalidRequestError("there is nothing to tokenize: send prompt or messages", "prompt")
         for message in self.messages:
-            if message.content:
-                check_prompt(message.content, "messages")
+            if message.text:
+                check_prompt(message.text, "messages")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,6 @@ from engine.inference import attention
 from engine.models.auto import is_image_model
 from engine.models.spec import AttentionKernel, Modality
 
-SERVED = (Modality.TEXT,)
-
 
 def cache_shape(
     model: Any, dtype: torch.dtype, device: torch.device, kernel: AttentionKernel = "sdpa"
@@ -58,12 +56,9 @@ def end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset(int(token_id) for token_id in [*ids, tokenizer.eos_token_id] if token_id is not None)
 
 
-def notes(modalities: tuple[Modality, ...], tokenizer: Any, left: tuple[str, ...]) -> tuple[str, ...]:
+def notes(tokenizer: Any, left: tuple[str, ...]) -> tuple[str, ...]:
     """What the model does not do here, a sentence each. `left` are layers that quantizing left as they were."""
     found: list[str] = []
-    if unserved := [modality for modality in modalities if modality not in SERVED]:
-        taken, missing = " and ".join(modalities), " and ".join(unserved)
-        found.append(f"This model takes {taken}; {missing} are not served yet, so ask it with {' and '.join(SERVED)}.")
     if not tokenizer.chat_template:
         found.append("The tokenizer has no chat template, so it cannot chat: load an instruct model for that.")
     if left:

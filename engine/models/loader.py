@@ -17,9 +17,10 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer
 
 from engine.errors import WeightsError
 from engine.inference import attention
+from engine.inference.vision import Vision, read_vision
 from engine.models import bitsandbytes, describe
 from engine.models.auto import auto_class
-from engine.models.failures import check_room, one_sentence
+from engine.models.failures import check_room, first_line, one_sentence
 from engine.models.gguf import convert_gguf
 from engine.models.mapped_weights import copy_mapped_weights
 from engine.models.packing import can_pack, pack_linears
@@ -27,7 +28,7 @@ from engine.models.progress import ByteMeter, Progress, reading_metered
 from engine.models.quantization import VISION, check_quantization, quantize_model, weights_bytes
 from engine.models.saved import SavedQuantization, load_saved, read_saved
 from engine.models.schemes import BITSANDBYTES
-from engine.models.spec import ModelInfo, ModelSpec, Quantization, Scheme, resolve_attention
+from engine.models.spec import Modality, ModelInfo, ModelSpec, Quantization, Scheme, resolve_attention
 from engine.weights.integrity import check_folder
 from engine.weights.lease import Lease
 from engine.weights.store import WeightsStore
@@ -37,8 +38,13 @@ _STAGE = "loading weights"
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model ready to run, with what the runner needs to know of it. `max_running` is as the spec asks; `lease` keeps
-    its files in the cache for as long as the model is held."""
+    """A model ready to run, with what the runner needs to know of it.
+
+    Attributes:
+        max_running: as the spec asks.
+        lease: keeps its files in the cache for as long as the model is held.
+        vision: what shows it images; None where it takes none, or `why_no_images` says why they cannot be shown.
+    """
 
     name: str
     model: Any
@@ -48,6 +54,8 @@ class LoadedModel:
     end_ids: frozenset[int]
     max_running: int | None = None
     lease: Lease | None = None
+    vision: Vision | None = None
+    why_no_images: str | None = None
 
 
 @dataclass(slots=True)
@@ -116,16 +124,18 @@ def load_model(spec: ModelSpec, weights: WeightsStore, on_progress: Progress) ->
             revision=acquired.revision,
             quantization=job.quantization,
             read_bytes_per_s=meter.bytes_per_s,
-            notes=(*fetched.warnings, *describe.notes(modalities, tokenizer, job.layers_left)),
+            notes=(*fetched.warnings, *describe.notes(tokenizer, job.layers_left)),
             attention=kernel,
             modalities=modalities,
-            served=tuple(modality for modality in modalities if modality in describe.SERVED),
         )
+        vision, why_no_images = _read_vision(job, model, tokenizer) if Modality.IMAGES in modalities else (None, None)
         if job.quantization is None and can_pack(device, job.dtype):
             pack_linears(model)
     ends = describe.end_ids(model, tokenizer)
     name = spec.name or acquired.name
-    return LoadedModel(name, model, tokenizer, info, shape, ends, spec.max_running, acquired.lease)
+    return LoadedModel(
+        name, model, tokenizer, info, shape, ends, spec.max_running, acquired.lease, vision, why_no_images
+    )
 
 
 def choose_placement(spec: ModelSpec) -> tuple[torch.device, torch.dtype]:
@@ -231,6 +241,14 @@ def _read_model(job: _Job, config: Any) -> Any:
         )
     job.meter.finish()
     return model.eval()
+
+
+def _read_vision(job: _Job, model: Any, tokenizer: Any) -> tuple[Vision | None, str | None]:
+    """What shows it images, or why nothing can: its text is served all the same."""
+    try:
+        return read_vision(job.folder, model, tokenizer, job.dtype, may_run_code=job.may_run_code), None
+    except (AttributeError, ImportError, LookupError, OSError, TypeError, ValueError) as error:
+        return None, first_line(error).rstrip(".:")
 
 
 def _note_size(job: _Job, model: Any) -> None:

@@ -98,7 +98,7 @@ class ModelInfo:
         notes: what it does not do, a sentence each (no chat template, images).
         attention: how its attention is computed, `auto` resolved.
         modalities: what the model takes by its architecture.
-        served: which of them this engine serves.
+        served: which of them this engine serves; images once they were compared with the model's own reading of one.
     """
 
     architecture: str

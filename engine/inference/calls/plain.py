@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from engine.inference.calls.formats import HERMES
+from engine.inference.images import Content
 from engine.inference.request import Message
 from engine.inference.tools import Tool, ToolCall
 
@@ -17,10 +18,9 @@ def write_plainly(messages: Iterable[Message], tools: Iterable[Tool]) -> list[di
     turns: list[dict[str, Any]] = []
     for message in messages:
         if message.role != "tool":
-            calls = "\n".join(_write_call(call) for call in message.tool_calls)
-            turns.append({"role": message.role, "content": "\n".join(filter(None, (message.content, calls)))})
+            turns.append({"role": message.role, "content": _with_calls(message)})
             continue
-        result = f"<tool_response>\n{message.content}\n</tool_response>"
+        result = f"<tool_response>\n{message.text}\n</tool_response>"
         if turns and turns[-1].get("is_result"):
             turns[-1]["content"] += f"\n{result}"
         else:
@@ -33,6 +33,12 @@ def write_plainly(messages: Iterable[Message], tools: Iterable[Tool]) -> list[di
         conversation[0]["content"] += f"\n\n{explanation}"
         return conversation
     return [{"role": "system", "content": explanation}, *conversation]
+
+
+def _with_calls(message: Message) -> Content:
+    if not message.tool_calls:
+        return message.content
+    return "\n".join(filter(None, (message.text, *map(_write_call, message.tool_calls))))
 
 
 def _write_call(call: ToolCall) -> str:

@@ -20,6 +20,7 @@ from transformers import (
 from engine.backend import LocalBackend
 from engine.config import Settings
 from engine.errors import WeightsError
+from engine.inference.image_parity import serve_images
 from engine.inference.parity import check_parity
 from engine.inference.request import Message, Request, SamplingParams, Timing
 from engine.models.auto import auto_class, is_image_model
@@ -73,11 +74,15 @@ def _load(folder: Path, quantization: Quantization | None = None) -> LoadedModel
     return load_model(spec, plain_weights(folder.parent / "weights"), lambda _stage, _fraction: None)
 
 
-def test_text_is_served_and_images_are_not(folder: Path, tmp_path: Path) -> None:
-    loaded = _load(folder)
+def test_text_is_served_where_there_is_no_image_processor(folder: Path, tmp_path: Path) -> None:
+    loaded = serve_images(_load(folder))
     assert check_parity(loaded) < 1e-4
     assert (loaded.info.modalities, loaded.info.served) == ((Modality.TEXT, Modality.IMAGES), (Modality.TEXT,))
-    assert loaded.info.notes == ("This model takes text and images; images are not served yet, so ask it with text.",)
+    assert loaded.vision is None
+    note = loaded.info.notes[0]
+    assert note.startswith("This model takes images and they are not served: ")
+    assert "preprocessor_config.json" in note
+    assert note.endswith(". Ask it with text.")
     backend = LocalBackend(Settings(home=tmp_path, kv_cache_gib=0.1), FakeClock())
     runner = backend.start(loaded, lambda *_: None)
     params = SamplingParams(max_tokens=4, temperature=0.0, logit_bias={257: -100.0})

@@ -1,0 +1,140 @@
+"""Tiny random models that take images, each with its processor, as model folders; and pictures to show them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.fakes import byte_tokenizer
+
+IMAGE_SIZE = 56  # a side of `picture`, in pixels
+_MARKS = ("<|image|>", "<|video|>", "<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>")
+# As GLM-4.1V's: text as it is, or parts in their order.
+_GLM_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{% if message.content is string %}{{ message.content }}{% else %}{% for item in message.content %}"
+    "{% if item.type == 'image' %}<|begin_of_image|><|image|><|end_of_image|>{% else %}{{ item.text }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+# As Llava's and SmolVLM's: parts alone.
+_LLAVA_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{% for item in message.content %}"
+    "{% if item.type == 'image' %}<|image|>{% else %}{{ item.text }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+_TEXT: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 2048,
+    "initializer_range": 0.15,
+    "bos_token_id": None,
+}
+_SECTIONS = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 3, 3], "partial_rotary_factor": 1.0}
+
+
+def picture(seed: int = 0, width: int = IMAGE_SIZE, height: int = IMAGE_SIZE) -> Any:
+    """Coloured noise, as PIL has pictures; another for each seed."""
+    import numpy as np
+    from PIL import Image
+
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def picture_bytes(seed: int = 0, width: int = IMAGE_SIZE, height: int = IMAGE_SIZE, kind: str = "PNG") -> bytes:
+    """The file of that picture."""
+    file = io.BytesIO()
+    picture(seed, width, height).save(file, kind)
+    return file.getvalue()
+
+
+def save_tiny_glm4v(folder: Path) -> Path:
+    """AutoGLM's architecture: positions in three dimensions, as many tokens of an image as its size asks for."""
+    from transformers import Glm4vConfig, Glm4vForConditionalGeneration
+    from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
+
+    tokenizer = _tokenizer(_GLM_TEMPLATE)
+    vision = {
+        "depth": 2,
+        "hidden_size": 32,
+        "num_heads": 2,
+        "out_hidden_size": 64,
+        "intermediate_size": 48,
+        "patch_size": 4,
+        "image_size": 32,
+        "initializer_range": 0.15,
+    }
+    named = {
+        f"{name}_token_id": tokenizer.convert_tokens_to_ids(mark)
+        for name, mark in zip(
+            ("image", "video", "image_start", "image_end", "video_start", "video_end"), _MARKS, strict=True
+        )
+    }
+    text = {**_TEXT, **_ends(tokenizer), "rope_parameters": _SECTIONS}
+    config = Glm4vConfig(text_config=text, vision_config=vision, **named)
+    size = {"shortest_edge": 2 * 16 * 16, "longest_edge": 2 * 64 * 64}
+    images = Glm4vImageProcessorPil(patch_size=4, size=size)
+    return _save(folder, lambda: Glm4vForConditionalGeneration(config), images, tokenizer)
+
+
+def save_tiny_llava(folder: Path) -> Path:
+    """Plain positions, and 16 tokens for any image."""
+    from transformers import CLIPImageProcessorPil, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+
+    tokenizer = _tokenizer(_LLAVA_TEMPLATE)
+    vision = {
+        "model_type": "clip_vision_model",
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 16,
+        "patch_size": 4,
+        "initializer_range": 0.15,
+    }
+    config = LlavaConfig(
+        text_config={**_TEXT, **_ends(tokenizer), "model_type": "llama"},
+        vision_config=vision,
+        image_token_index=tokenizer.convert_tokens_to_ids("<|image|>"),
+        vision_feature_layer=-1,
+    )
+    images = CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
+    processor = LlavaProcessor(
+        images,
+        tokenizer,
+        patch_size=4,
+        vision_feature_select_strategy="default",
+        image_token="<|image|>",
+        num_additional_image_tokens=1,
+    )
+    return _save(folder, lambda: LlavaForConditionalGeneration(config), processor)
+
+
+def _tokenizer(template: str) -> Any:
+    tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": list(_MARKS)})
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def _ends(tokenizer: Any) -> dict[str, Any]:
+    ends = tokenizer.eos_token_id
+    return {"vocab_size": len(tokenizer), "eos_token_id": ends, "pad_token_id": ends}
+
+
+def _save(folder: Path, build: Callable[[], Any], *parts: Any) -> Path:
+    import torch
+
+    state = torch.get_rng_state()
+    torch.manual_seed(0)
+    model = build().float().eval()
+    torch.set_rng_state(state)
+    model.save_pretrained(folder)
+    for part in parts:
+        part.save_pretrained(folder)
+    return folder
