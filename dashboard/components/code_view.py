@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine import Message, SamplingParams
-from engine.inference.openai_fields import EXTENSIONS, chat_logprob_fields, sampling_fields
+from engine.inference.openai_fields import EXTENSIONS, chat_logprob_fields, content_field, sampling_fields
 
 
 def request_body(model: str, messages: Sequence[Message], sampling: SamplingParams) -> dict[str, Any]:
     """The JSON body of `POST /v1/chat/completions`, without what is at its default."""
     return {
         "model": model,
-        "messages": [{"role": message.role, "content": message.content} for message in messages],
+        "messages": [{"role": message.role, "content": content_field(message.content)} for message in messages],
         **sampling_fields(sampling),
         **chat_logprob_fields(sampling),
     }

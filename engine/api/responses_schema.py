@@ -3,26 +3,49 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
 
+from engine.api.response_items import to_messages
 from engine.api.schemas import Body, JsonObject, SamplingBody, WholeText
 from engine.errors import InvalidRequestError
-from engine.inference.request import Message, Request
-from engine.inference.tools import JsonSchema, Tool, ToolCall, ToolUse
+from engine.inference.images import Detail
+from engine.inference.request import Request
+from engine.inference.tools import JsonSchema, Tool, ToolUse
 
 LOGPROBS = "message.output_text.logprobs"
 _MAX_METADATA = 16
 
 
 class ContentPart(Body):
-    type: Literal["input_text", "output_text"]
-    text: str
+    """A text or a picture."""
+
+    type: Literal["input_text", "output_text", "input_image"]
+    text: str | None = None
+    image_url: str | None = Field(
+        None, description="data:image/png;base64,... of a PNG, JPEG or WebP file; nothing is fetched"
+    )
+    detail: Detail | None = Field(None, description="low: the picture within 512 x 512 pixels; auto, high: as it is")
+    file_id: None = Field(None, description="only null is taken: send the picture itself")
     annotations: list[dict[str, Any]] = Field([], description="accepted as they were given out")
     logprobs: list[dict[str, Any]] | None = Field(None, description="accepted as they were given out")
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> Self:
+        needed, other = ("image_url", "text") if self.type == "input_image" else ("text", "image_url")
+        if getattr(self, needed) is None or getattr(self, other) is not None:
+            raise PydanticCustomError("part", f"a part of type {self.type} has {needed} and no {other}")
+        return self
+
+    def to_part(self, kind: str) -> dict[str, Any]:
+        """As it is stored and listed; texts are of `kind`."""
+        if self.type != "input_image":
+            return {"type": kind, "text": self.text}
+        return {"type": "input_image", "image_url": self.image_url, "detail": self.detail or "auto"}
 
 
 def _as_parts(given: Any) -> Any:
@@ -43,7 +66,7 @@ class MessageItem(Body):
     def to_item(self) -> dict[str, Any]:
         """As it is stored and listed."""
         kind = "output_text" if self.role == "assistant" else "input_text"
-        parts = [{"type": kind, "text": part.text} for part in self.content]
+        parts = [part.to_part(kind) for part in self.content]
         identifier = self.id or f"msg_{uuid.uuid4().hex}"
         return {"id": identifier, "type": "message", "role": self.role, "status": "completed", "content": parts}
 
@@ -68,10 +91,16 @@ class FunctionOutputItem(Body):
     id: WholeText | None = None
     status: Literal["in_progress", "completed", "incomplete"] | None = None
 
+    @model_validator(mode="after")
+    def _check_output(self) -> Self:
+        if any(part.type == "input_image" for part in self.output):
+            raise PydanticCustomError("output", "a function's output is text: send its picture in a user's message")
+        return self
+
     def to_item(self) -> dict[str, Any]:
         """As it is stored and listed."""
         identifier = self.id or f"fco_{uuid.uuid4().hex}"
-        output = "".join(part.text for part in self.output)
+        output = "".join(part.text or "" for part in self.output)
         return {**self.model_dump(), "id": identifier, "output": output, "status": "completed"}
 
 
@@ -185,7 +214,7 @@ class ResponseRequest(SamplingBody):
         """The conversation so far (`earlier`), then this body's input as `items`."""
         return Request(
             model=self.model,
-            messages=to_messages(self.instructions, [*earlier, *items]),
+            messages=to_messages(self.instructions, tuple(earlier), items),
             sampling=self.to_sampling(self.max_output_tokens, (self.top_logprobs or 0) if self.has_logprobs else None),
             timeout_s=self.timeout_s,
             source="api",
@@ -204,28 +233,3 @@ class ResponseRequest(SamplingBody):
             only=only,
             is_parallel=self.parallel_tool_calls,
         )
-
-
-def to_messages(instructions: str | None, items: Sequence[dict[str, Any]]) -> tuple[Message, ...]:
-    """Items in the terms of chat templates: calls that follow one another belong to one turn, with the text that the
-    model wrote before them."""
-    names: dict[str, str] = {}
-    messages = [Message("system", instructions)] if instructions else []
-    for item in items:
-        if item["type"] == "function_call":
-            call = ToolCall(item["call_id"], item["name"], item["arguments"])
-            names[call.call_id] = call.name
-            turn = messages.pop() if messages and messages[-1].role == "assistant" else Message("assistant", "")
-            messages.append(Message("assistant", turn.content, (*turn.tool_calls, call)))
-        elif item["type"] == "function_call_output":
-            call_id = item["call_id"]
-            if call_id not in names:
-                raise InvalidRequestError(
-                    f"function_call_output answers {call_id!r}, which no function_call before it has: send both",
-                    "input",
-                )
-            messages.append(Message("tool", item["output"], tool_call_id=call_id, name=names[call_id]))
-        else:
-            role = "system" if item["role"] == "developer" else item["role"]
-            messages.append(Message(role, "".join(part["text"] for part in item["content"])))
-    return tuple(messages)

@@ -44,7 +44,7 @@ class TokenizeBody(Body):
         return TokenizeRequest(
             model=model,
             prompt=self.prompt,
-            messages=tuple(message.to_message() for message in self.messages or ()),
+            messages=tuple(message.to_message(f"messages.{at}") for at, message in enumerate(self.messages or ())),
             add_special_tokens=self.add_special_tokens is not False,
             add_generation_prompt=self.add_generation_prompt,
             has_texts=self.return_token_strs,

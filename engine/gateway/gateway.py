@@ -36,6 +36,7 @@ from engine.scheduling.router import (
     Candidate,
     Cause,
     Decision,
+    Feature,
     Route,
     route,
 )
@@ -229,6 +230,9 @@ class Gateway:
     def _refuse(self, plan: _Plan, decision: Decision) -> ConsoleError:
         """The error of a request that nobody was asked to answer, after it was recorded."""
         error = _refusal(decision)
+        images = plan.request.images
+        if images and isinstance(error, InvalidRequestError) and error.param == "model" and _all_lack_images(decision):
+            error.param = images[0].place
         self._engine().note_refusal(plan.request, error)
         return error
 
@@ -283,6 +287,10 @@ def _sole_local(plan: _Plan, candidates: Sequence[Candidate]) -> Candidate | Non
         return None
     only = _find(candidates, plan.by.members[0])
     return None if only is None or only.is_remote else only
+
+
+def _all_lack_images(decision: Decision) -> bool:
+    return all(verdict.cause is Cause.FEATURE and Feature.IMAGES in verdict.reason for verdict in decision.verdicts)
 
 
 def _refusal(decision: Decision) -> ConsoleError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.gateway.standings import Recent
-from engine.inference.request import Request
+from engine.inference.request import Message, Request
 from engine.instance import InstanceInfo, InstanceState
 from engine.models.spec import ModelInfo
 from engine.remote import RemoteInfo
@@ -28,22 +28,32 @@ def to_ask(request: Request, precision: Precision | None, key: str) -> Ask:
 
 def features_of(request: Request) -> frozenset[Feature]:
     """What it needs of an instance."""
-    structured = () if request.constraint is None else (Feature.STRUCTURED_OUTPUT,)
-    return frozenset({Feature.TEXT, *structured, *(() if request.tools is None else (Feature.TOOLS,))})
+    asked = {
+        Feature.TEXT: True,
+        Feature.STRUCTURED_OUTPUT: request.constraint is not None,
+        Feature.TOOLS: request.tools is not None,
+        Feature.IMAGES: bool(request.images),
+    }
+    return frozenset(feature for feature, is_asked in asked.items() if is_asked)
 
 
 def turns_of(request: Request) -> list[tuple[str, str]]:
-    """Its (role, content) turns; a plain prompt is one."""
+    """Its (role, content) turns, pictures by their digests; a plain prompt is one."""
     if request.prompt is None:
-        return [(message.role, "\n".join(message.texts())) for message in request.messages]
+        return [(message.role, "\n".join((*message.texts(), *_digests(message)))) for message in request.messages]
     return [("", request.prompt if isinstance(request.prompt, str) else repr(request.prompt))]
+
+
+def _digests(message: Message) -> list[str]:
+    return [image.sha256 for image in message.images]
 
 
 def _fewest_tokens(request: Request) -> int:
     if isinstance(request.prompt, tuple):
         return len(request.prompt)
-    num_bytes = sum(len(content.encode()) for _, content in turns_of(request))
-    return max(1, num_bytes // _MOST_BYTES_PER_TOKEN)
+    texts = turns_of(request) if request.prompt is not None else [("", "\n".join(m.texts())) for m in request.messages]
+    num_bytes = sum(len(content.encode()) for _, content in texts)
+    return max(1, num_bytes // _MOST_BYTES_PER_TOKEN + len(request.images))
 
 
 def local_candidate(info: InstanceInfo, recent: Recent, breaker: Breaker) -> Candidate:

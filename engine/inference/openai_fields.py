@@ -1,9 +1,10 @@
-"""Sampling parameters as the fields of OpenAI's API: what a request elsewhere sends, and code to copy shows."""
+"""Sampling and contents as the fields of OpenAI's API: what a request elsewhere sends, and code to copy shows."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from engine.inference.images import Content, ImagePart
 from engine.inference.request import SamplingParams
 
 _DEFAULTS = SamplingParams()
@@ -28,6 +29,18 @@ def sampling_fields(sampling: SamplingParams) -> dict[str, Any]:
     if sampling.logit_bias:
         fields["logit_bias"] = {str(token_id): bias for token_id, bias in sampling.logit_bias.items()}
     return fields
+
+
+def content_field(content: Content) -> str | list[dict[str, Any]]:
+    """A message's content: plain text, or texts and pictures as parts."""
+    if isinstance(content, str):
+        return content
+    return [{"type": "text", "text": part} if isinstance(part, str) else _image_field(part) for part in content]
+
+
+def _image_field(image: ImagePart) -> dict[str, Any]:
+    detail = {} if image.detail is None else {"detail": image.detail}
+    return {"type": "image_url", "image_url": {"url": image.data_url(), **detail}}
 
 
 def chat_logprob_fields(sampling: SamplingParams) -> dict[str, Any]:

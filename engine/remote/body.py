@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.inference.openai_fields import chat_logprob_fields, sampling_fields
+from engine.inference.openai_fields import chat_logprob_fields, content_field, sampling_fields
 from engine.inference.request import Message, Request
 from engine.inference.tools import JsonSchema, Tool, ToolUse
 
@@ -37,7 +37,7 @@ def _chat_fields(request: Request) -> dict[str, Any]:
 
 
 def _message(message: Message) -> dict[str, Any]:
-    fields: dict[str, Any] = {"role": message.role, "content": message.content}
+    fields: dict[str, Any] = {"role": message.role, "content": content_field(message.content)}
     if message.tool_calls:
         fields["tool_calls"] = [
             {"id": call.call_id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}

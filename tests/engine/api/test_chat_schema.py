@@ -94,7 +94,12 @@ def test_roles_and_parts() -> None:
     [
         {"unknown": 1},
         {"messages": [{"role": "user", "content": "Hi", "tool_calls": []}]},
-        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x", "size": 1}}]}]},
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "", "detail": "b"}}]}]},
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "text": "x"}]}]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "image_url": {"url": "x"}}]}]},
+        {"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]},
+        {"messages": [{"role": "user", "content": 5}]},
         {"stream_options": {"include_obfuscation": True}, "stream": True},
         {"n": 1.5},
         {"seed": 1.5},

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.gateway.answer_key import answer_key, is_deterministic, run_key
+from engine.inference.images import ImagePart
 from engine.inference.request import Message, Request, SamplingParams
 from engine.inference.tools import JsonSchema, Tool, ToolUse
+from tests.vision_models import picture_bytes
 
 _IDENTITY = ("route", (("m", 1),))
 _BASE = Request(
@@ -143,3 +145,13 @@ def test_greedy_or_seeded_requests_have_one_answer(sampling: SamplingParams, is_
 def test_half_a_character_has_a_key() -> None:
     """It is refused later, by its name."""
     assert answer_key(replace(_BASE, messages=(Message("user", "\ud800"),)), _IDENTITY)
+
+
+def test_pictures_are_told_apart() -> None:
+    def key(*content: str | ImagePart) -> bytes:
+        return answer_key(replace(_BASE, messages=(Message("user", content),)), _IDENTITY)
+
+    first, second = ImagePart(picture_bytes(1)), ImagePart(picture_bytes(2))
+    keys = [key(first, "?"), key(second, "?"), key("?", first), key(replace(first, detail="low"), "?"), key(first)]
+    assert len(set(keys)) == len(keys)
+    assert key(replace(first, place="input.0"), "?") == keys[0]

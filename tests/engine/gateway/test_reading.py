@@ -2,8 +2,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from engine.gateway.reading import local_candidate, remote_candidate, to_ask, turns_of
+from engine.gateway.reading import features_of, local_candidate, remote_candidate, to_ask, turns_of
 from engine.gateway.standings import Recent
+from engine.inference.images import ImagePart
 from engine.inference.request import Message, Request, SamplingParams
 from engine.inference.stats import RunnerStats
 from engine.inference.tools import JsonSchema, Tool, ToolUse
@@ -12,6 +13,7 @@ from engine.models.spec import Modality, ModelSpec
 from engine.remote import RemoteInfo, RemoteSpec
 from engine.scheduling.router import Breaker, Feature, Precision
 from tests.fakes import FAKE_INFO
+from tests.vision_models import picture_bytes
 
 STATS = RunnerStats(3, 2, 16, 256, 2_500, 10_000, 0.0, 0, 0, None)
 LOCAL = InstanceInfo("m", ModelSpec(), InstanceState.READY, None, None, None, 0.0, 0, None, FAKE_INFO, STATS)
@@ -60,3 +62,14 @@ def test_a_request_needs_what_it_uses() -> None:
 def test_a_plain_prompt_is_one_turn_and_its_ids_are_counted() -> None:
     assert turns_of(Request("m", (), prompt="Once")) == [("", "Once")]
     assert to_ask(Request("m", (), prompt=(1, 2, 3)), None, "").num_prompt_tokens == 3
+
+
+def test_pictures_are_asked_for_and_told_apart() -> None:
+    def asking(seed: int) -> Request:
+        return Request("m", (Message("user", (ImagePart(picture_bytes(seed)), "?")),))
+
+    ask = to_ask(asking(1), None, "")
+    assert Feature.IMAGES in ask.features
+    assert ask.num_prompt_tokens == 1  # a token for the picture, and what little text there is may be part of another
+    assert turns_of(asking(1)) != turns_of(asking(2))
+    assert Feature.IMAGES not in features_of(Request("m", (Message("user", "?"),)))

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import base64
+
 import pytest
 
+from engine.inference.images import ImagePart, read_data_url
 from engine.inference.request import Message, Request, SamplingParams
 from engine.inference.tools import JsonSchema, Tool, ToolCall, ToolUse
 from engine.remote.body import to_body
+from tests.vision_models import picture_bytes
 
 HELLO = (Message("user", "Hello"),)
 
@@ -101,3 +105,15 @@ def test_a_strict_tool_and_a_history_with_calls() -> None:
         {"id": "c1", "type": "function", "function": {"name": "go", "arguments": "{}"}}
     ]
     assert body["messages"][2] == {"role": "tool", "content": "done", "tool_call_id": "c1", "name": "go"}
+
+
+def test_pictures_are_sent_on_as_they_came() -> None:
+    data = picture_bytes()
+    url = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+    part = read_data_url(url, "low", "messages.0.content.1.image_url")
+    _, body = to_body(Request("far", (Message("user", ("Look: ", part, ImagePart(data))),)), "there", 7)
+    assert body["messages"][0]["content"] == [
+        {"type": "text", "text": "Look: "},
+        {"type": "image_url", "image_url": {"url": url, "detail": "low"}},
+        {"type": "image_url", "image_url": {"url": url}},
+    ]
