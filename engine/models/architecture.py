@@ -55,12 +55,14 @@ _GGUF_KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class VisionShape:
-    """The image encoder. `merge_size` patches a side become one token of the text model."""
+    """The image encoder. `merge_size` patches a side become one token of the text model; the largest image has
+    `max_tokens` of them, None where that is not known."""
 
     num_layers: int
     hidden_size: int
     intermediate_size: int
     merge_size: int
+    max_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

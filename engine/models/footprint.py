@@ -18,6 +18,7 @@ from engine.models.architecture import (
     read_config,
 )
 from engine.models.headers import TensorInfo, read_tensors, tensors_of_gguf
+from engine.models.image_sizes import largest_image_tokens
 from engine.weights.gguf_header import read_gguf_header
 
 
@@ -127,8 +128,13 @@ def footprint_of(config: Mapping[str, Any], tensors: Iterable[TensorInfo], *, is
 
 
 def read_footprint(folder: Path) -> Footprint:
-    """The footprint of a model folder, from config.json and headers."""
-    return footprint_of(read_config(folder), read_tensors(folder))
+    """The footprint of a model folder, from config.json, headers, and the bounds of its image processor."""
+    footprint = footprint_of(read_config(folder), read_tensors(folder))
+    vision = footprint.architecture.vision
+    if vision is None:
+        return footprint
+    vision = replace(vision, max_tokens=largest_image_tokens(folder))
+    return replace(footprint, architecture=replace(footprint.architecture, vision=vision))
 
 
 def read_gguf_footprint(file: Path) -> Footprint:

@@ -56,7 +56,8 @@ class Demand:
     Attributes:
         context_tokens: prompt and answer of one request.
         concurrency: requests of that length running together.
-        image_tokens: tokens of the images of one prompt; counts only for a model that sees.
+        image_tokens: tokens of the largest image; counts only for a model that sees, whose files do not tell it. 0 for
+            no images.
     """
 
     context_tokens: int
@@ -140,14 +141,18 @@ def _growth_line(shape: Architecture, placement: Placement, context_tokens: int)
 
 
 def _vision_line(shape: Architecture, placement: Placement, image_tokens: int) -> Line:
-    """The image encoder sees `merge_size`² patches for each token of an image."""
+    """One pass of the image encoder, over the largest image: it sees `merge_size`² patches for each of its tokens. At
+    the widest place of a layer there are gate and up twice, or query and key as they are turned, in float32."""
     vision = shape.vision
-    if vision is None:
+    if vision is None or image_tokens == 0:
         return Line(Kind.WORKING, "image encoder", 0, "")
-    patches = image_tokens * vision.merge_size**2
-    width = 8 * vision.hidden_size + 4 * vision.intermediate_size
-    how = f"{patches:,} patches x {width:,} columns x {placement.item_bytes} B for {image_tokens:,} image tokens"
-    return Line(Kind.WORKING, "image encoder's activations", patches * width * placement.item_bytes, how)
+    tokens = vision.max_tokens or image_tokens
+    patches = tokens * vision.merge_size**2
+    mlp = (8 * vision.hidden_size + 4 * vision.intermediate_size) * placement.item_bytes
+    rotation = (5 * placement.item_bytes + 10 * _FLOAT32_BYTES) * vision.hidden_size
+    each = max(mlp, rotation)
+    how = f"{patches:,} patches x {each:,} B at the widest place of a layer, for one image of {tokens:,} tokens"
+    return Line(Kind.WORKING, "image encoder's activations", patches * each, how)
 
 
 def _framework_lines(placement: Placement, *, has_framework: bool) -> list[Line]:
