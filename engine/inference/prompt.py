@@ -24,6 +24,8 @@ CheckText = Callable[[str], None]
 # The same, told also how many more tokens the images take than their marks.
 CheckImageText = Callable[[str, int], None]
 _PROBE = "Hello"
+# Pictures of so many requests are unpacked and made into numbers at once: each may take some 400 MB for that moment.
+_picture_slots = threading.BoundedSemaphore(4)
 
 
 def _accept(_text: str) -> None:
@@ -127,9 +129,10 @@ def render_image_prompt(
     if mark and any(mark in text for message in messages for text in message.texts()):
         raise InvalidRequestError(f"a text holds {mark}, which stands for an image here: leave it out", "messages")
     text = render_text(vision.tokenizer, messages, tools, add_generation_prompt=add_generation_prompt)
-    pictures = [decode(image) for image in images]
-    check_text(text, vision.count_tokens(pictures) - len(pictures))
-    return vision.read(text, pictures, place)
+    with _picture_slots:
+        pictures = [decode(image) for image in images]
+        check_text(text, vision.count_tokens(pictures) - len(pictures))
+        return vision.read(text, pictures, place)
 
 
 def _turn(message: Message) -> dict[str, Any]:

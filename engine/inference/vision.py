@@ -8,7 +8,6 @@ within an image) is found by comparing with the model itself (image_parity.py).
 from __future__ import annotations
 
 import inspect
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,7 @@ from transformers import PROCESSOR_MAPPING
 from engine.errors import InvalidRequestError
 from engine.inference.image_prompt import ImagePrompt, Pixels, Positions
 
-# Pictures of so many requests are made into numbers at once: each may take some 400 MB for that moment.
-_SLOTS = threading.BoundedSemaphore(4)
+_VIDEOS = "video_processor"
 _TEXT_OUTPUTS = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"})
 
 
@@ -71,11 +69,9 @@ class Vision:
             InvalidRequestError: the processor refuses the pictures, or text and pictures do not belong together.
         """
         try:
-            with _SLOTS:
-                read = self.process(text, pictures)
-        except (IndexError, StopIteration, TypeError, ValueError) as error:
+            return self._prompt(self.process(text, pictures), len(pictures))
+        except (IndexError, RuntimeError, StopIteration, TypeError, ValueError) as error:
             raise InvalidRequestError(f"the model's processor refuses the images: {error}", param) from error
-        return self._prompt(read, len(pictures))
 
     def process(self, text: str, pictures: Sequence[Image.Image]) -> Mapping[str, torch.Tensor]:
         """What the model's own forward pass takes, as its processor makes it."""
@@ -98,6 +94,10 @@ class Vision:
             return None
         positions, delta = self.get_positions(**_chosen(self.get_positions, dict(read)))
         return Positions(positions[:, 0], int(delta))
+
+    def save(self, folder: Path) -> None:
+        """Put the processor's files into a model's folder."""
+        self.processor.save_pretrained(folder)
 
     def encode(self, pixels: Pixels, device: torch.device) -> torch.Tensor:
         """One pass of the vision tower: features (tokens, width)."""
@@ -146,11 +146,16 @@ def _processor_class(config: Any) -> Any:
     if type(config) not in PROCESSOR_MAPPING:
         raise ValueError(f"transformers has no processor for models of type {config.model_type}")
     whole: Any = PROCESSOR_MAPPING[type(config)]
+    signature = inspect.signature(whole.__init__)
+    if _VIDEOS not in signature.parameters:
+        return whole
 
     class ImagesAndText(whole):  # type: ignore[misc]
-        @classmethod
-        def get_attributes(cls) -> list[str]:
-            return [part for part in super().get_attributes() if part != "video_processor"]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **{_VIDEOS: None}, **kwargs)
 
+    # transformers reads there what a processor is made of.
+    kept = [parameter for name, parameter in signature.parameters.items() if name != _VIDEOS]
+    ImagesAndText.__init__.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
     ImagesAndText.__name__ = whole.__name__
     return ImagesAndText

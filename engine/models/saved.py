@@ -62,6 +62,8 @@ def save_quantized(loaded: Any, folder: Path) -> Path:
             bitsandbytes.save(loaded.model, loaded.tokenizer, folder)
         else:
             _save(loaded, quantization, folder)
+        if loaded.vision is not None:
+            loaded.vision.save(folder)
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"cannot write {folder}: {error}; free space there or choose another folder") from error
     return folder
