@@ -11,6 +11,7 @@ from tests.fakes import byte_tokenizer
 
 IMAGE_SIZE = 56  # a side of `picture`, in pixels
 _MARKS = ("<|image|>", "<|video|>", "<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>")
+_QWEN_MARKS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
 # As GLM-4.1V's: text as it is, or parts in their order.
 _GLM_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n"
@@ -115,9 +116,41 @@ def save_tiny_llava(folder: Path) -> Path:
     return _save(folder, lambda: LlavaForConditionalGeneration(config), processor)
 
 
-def _tokenizer(template: str) -> Any:
+def save_tiny_qwen(folder: Path, version: str) -> Path:
+    """Qwen2-VL, Qwen2.5-VL and Qwen3-VL ("2", "2.5", "3"); the last adds features of an image in later layers too."""
+    import transformers
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    name = {"2": "Qwen2VL", "2.5": "Qwen2_5_VL", "3": "Qwen3VL"}[version]
+    tokenizer = _tokenizer(_GLM_TEMPLATE, _QWEN_MARKS)
+    named = zip(("image", "video", "vision_start", "vision_end"), _QWEN_MARKS, strict=True)
+    vision = {"depth": 2, "hidden_size": 32, "num_heads": 2, "patch_size": 4, "initializer_range": 0.15}
+    vision |= {
+        "2": {"embed_dim": 32, "hidden_size": 64, "mlp_ratio": 2},
+        "2.5": {"out_hidden_size": 64, "intermediate_size": 48, "window_size": 32, "fullatt_block_indexes": [1]},
+        "3": {
+            "out_hidden_size": 64,
+            "intermediate_size": 48,
+            "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [0],
+        },
+    }[version]
+    text = {**_TEXT, **_ends(tokenizer), "head_dim": 16, "rope_parameters": _SECTIONS}
+    config = getattr(transformers, f"{name}Config")(
+        text_config=text,
+        vision_config=vision,
+        **{f"{what}_token_id": tokenizer.convert_tokens_to_ids(mark) for what, mark in named},
+    )
+    images = Qwen2VLImageProcessorPil(patch_size=4, size={"shortest_edge": 256, "longest_edge": 4096})
+    build = getattr(transformers, f"{name}ForConditionalGeneration")
+    return _save(folder, lambda: build(config), images, tokenizer)
+
+
+def _tokenizer(template: str, marks: tuple[str, ...] = _MARKS) -> Any:
     tokenizer = byte_tokenizer()
-    tokenizer.add_special_tokens({"additional_special_tokens": list(_MARKS)})
+    tokenizer.add_special_tokens({"additional_special_tokens": list(marks)})
+    for theirs, mark in zip(_MARKS, marks, strict=False):
+        template = template.replace(theirs, mark)
     tokenizer.chat_template = template
     return tokenizer
 

@@ -37,6 +37,9 @@ def fake(fake_url: str) -> Iterator[openai.OpenAI]:
         yield one
 
 
+_PICTURE = {"type": "input_image", "image_url": ""}
+
+
 def _ask(app: Starlette, **fields: Any) -> httpx.Response:
     return call(app, "POST", _PATH, json={"model": "m", "input": "What is it?", **fields})
 
@@ -91,9 +94,32 @@ def test_the_events_on_the_wire(app: Starlette) -> None:
         ({"input": [{"role": "robot", "content": "a"}]}, "input.0.message.role", "'assistant'"),
         ({"input": [{"type": "item_reference", "id": "a"}]}, "input.0", "item_reference"),
         (
-            {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "a"}]}]},
+            {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "a"}]}]},
             "input.0.message.content.0.type",
             "input_text",
+        ),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "a"}]}]},
+            "input.0.message.content.0.file_id",
+            "None",
+        ),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "a"}]}]},
+            "input.0.content.0.image_url",
+            "fetches nothing",
+        ),
+        (
+            {
+                "input": [
+                    {
+                        "type": "function_call_output",
+                        "call_id": "a",
+                        "output": [{"type": "input_image", "image_url": ""}],
+                    }
+                ]
+            },
+            "input.0.function_call_output",
+            "a function's output is text",
         ),
         ({"input": [{"type": "function_call_output", "call_id": "a", "output": "b"}]}, "input", "no function_call"),
         ({"max_output_tokens": 0}, "max_output_tokens", "max_output_tokens is 0"),

@@ -19,7 +19,7 @@ from engine.models.loader import LoadedModel, load_model
 from engine.models.saved import save_quantized
 from engine.models.spec import Modality, ModelSpec, Quantization, Scheme
 from engine.weights.store import plain_weights
-from tests.vision_models import picture, save_tiny_glm4v, save_tiny_llava
+from tests.vision_models import picture, save_tiny_glm4v, save_tiny_llava, save_tiny_qwen
 
 
 def _load(folder: Path, **fields: Any) -> LoadedModel:
@@ -40,6 +40,19 @@ def test_images_come_out_as_the_model_itself_has_them(folder: Path) -> None:
     served = serve_images(loaded)
     assert (served.info.served, served.info.notes) == ((Modality.TEXT, Modality.IMAGES), ())
     assert serve_images(_load(folder, dtype="bfloat16")).info.served == (Modality.TEXT, Modality.IMAGES)
+
+
+@pytest.mark.parametrize("version", ["2", "2.5"])
+def test_qwen_is_served(version: str, tmp_path: Path) -> None:
+    loaded = _load(save_tiny_qwen(tmp_path / "m", version), dtype="float32")
+    assert serve_images(loaded).info.served == (Modality.TEXT, Modality.IMAGES), serve_images(loaded).why_no_images
+    assert check_image_parity(loaded) < 1e-5
+
+
+def test_a_model_that_adds_features_in_later_layers_is_found(tmp_path: Path) -> None:
+    refused = serve_images(_load(save_tiny_qwen(tmp_path / "m", "3"), dtype="float32"))
+    assert refused.info.served == (Modality.TEXT,)
+    assert "its logits differ from the model's own by" in str(refused.why_no_images)
 
 
 def test_features_that_differ_leave_text_alone(folder: Path) -> None:
