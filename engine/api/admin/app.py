@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import Depends, FastAPI
 
-from engine.api.admin import caches, keys, models, plans, requests, weights
+from engine.api.admin import caches, keys, models, plans, requests, signatures, weights
 from engine.api.admin.schemas import ErrorAnswer, Responses
 from engine.api.auth import require_admin
 from engine.api.errors import add_error_handlers
@@ -26,7 +26,7 @@ def build_admin() -> FastAPI:
         dependencies=[Depends(require_admin)],
         responses=_ERRORS,
     )
-    for part in (models, plans, weights, requests, keys, caches):
+    for part in (models, plans, weights, signatures, requests, keys, caches):
         admin.include_router(part.router)
     add_error_handlers(admin)
     return admin

@@ -25,20 +25,24 @@ from engine.weights.pull import Pulls
 from engine.weights.trust_jobs import JobKind, TrustJobs
 
 router = APIRouter(tags=["weights"])
-_BUSY: Responses = {409: {"model": ErrorAnswer, "description": "Other work of this kind is under way."}}
+BUSY: Responses = {409: {"model": ErrorAnswer, "description": "Other work of this kind is under way."}}
 
 
-def _absolute(folder: Path) -> Path:
-    """The server's own working folder is nothing that a client knows."""
+def absolute(folder: Path) -> Path:
+    """The path as it is. The server's own working folder is nothing that a client knows.
+
+    Raises:
+        WeightsError: it is a relative one.
+    """
     if not folder.is_absolute():
         raise WeightsError(f"{str(folder)!r} is a relative path: give one that begins with /")
     return folder
 
 
-Folder = Annotated[Path, Depends(_absolute)]
+Folder = Annotated[Path, Depends(absolute)]
 
 
-@router.post("/pull", status_code=202, responses=_BUSY, summary="Pull a model into the weights cache")
+@router.post("/pull", status_code=202, responses=BUSY, summary="Pull a model into the weights cache")
 def pull_model(body: PullBody, console: ConsoleOfServer) -> PullAnswer:
     """Begins to fetch it, and to unpack a GGUF file; a pull that was cancelled goes on where it stopped."""
     console.pulls.pull(body.source)
@@ -57,10 +61,10 @@ def cancel_pull(console: ConsoleOfServer) -> None:
     console.pulls.cancel()
 
 
-@router.post("/quantize", status_code=202, responses=_BUSY, summary="Quantize a model and save it as a folder")
+@router.post("/quantize", status_code=202, responses=BUSY, summary="Quantize a model and save it as a folder")
 def quantize_model(body: QuantizeBody, console: ConsoleOfServer) -> QuantizeAnswer:
     """Begins to load it, in turn with other loads; the folder loads again with the same logits to the bit."""
-    console.quantizing.quantize(body.to_spec(), _absolute(body.output))
+    console.quantizing.quantize(body.to_spec(), absolute(body.output))
     return _quantize_answer(console.quantizing)
 
 
@@ -76,10 +80,10 @@ def cancel_quantize(console: ConsoleOfServer) -> None:
     console.quantizing.cancel()
 
 
-@router.post("/sign", status_code=202, responses=_BUSY, summary="Sign a model folder")
+@router.post("/sign", status_code=202, responses=BUSY, summary="Sign a model folder")
 def sign_folder(body: SignBody, console: ConsoleOfServer) -> SignAnswer:
     """Begins to read every byte of the folder; the signature is written into it over an older one."""
-    folder = _absolute(body.folder)
+    folder = absolute(body.folder)
     password = None if body.password is None else body.password.get_secret_value()
     if not console.trust.sign(folder, body.private_key, password or find_password(), body.certificates):
         raise JobRunningError("a model is being verified, trusted or signed: wait for its end, or cancel it")
