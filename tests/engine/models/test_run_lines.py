@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from engine.models.footprint import Footprint, footprint_of
@@ -68,6 +70,24 @@ def test_quantizing_peaks_at_a_tied_head_which_comes_last(stored: str, held: int
     outputs = 2 * (64 + 32 + 32 + 96 + 96 + 64)
     assert lines["quantized weights"] == footprint.num_parameters - 10_000 * 64 + 4 * outputs
     assert sum(lines.values()) - RUNTIME_BYTES == sum(lines[what] for what in lines if "quantized" in what)
+
+
+@pytest.mark.parametrize(("names", "held"), [("ab", 8 * 10_000), ("ba", 2 * 1_000 + 8 * 10_000)])
+def test_unpacking_peaks_at_its_largest_tensor_or_at_the_end(names: str, held: int) -> None:
+    """The header, an array for each of its items, is there meanwhile."""
+    sizes = {"a": (100, 100), "b": (10, 100)}
+    tensors = [tensor_info(f"blk.0.{name}.weight", "F16", sizes[name]) for name in names]
+    footprint = footprint_of({**_CONFIG, "vocab_size": 1_000}, tensors, is_gguf=True)
+    placement = Placement("cpu", "bfloat16")
+    lines = {line.what: line.num_bytes for line in loading_lines(footprint, placement, has_framework=True)}
+    plain = 2 * footprint.num_parameters
+    assert lines["unpacking the GGUF file, once"] == 1_000 * 3_500 + held - plain
+    many = [tensor_info(f"blk.{layer}.a.weight", "F16", (100, 100)) for layer in range(8)]
+    grown = footprint_of({**_CONFIG, "vocab_size": 1_000, "num_hidden_layers": 8}, many, is_gguf=True)
+    lines = {line.what: line.num_bytes for line in loading_lines(grown, placement, has_framework=True)}
+    assert lines["unpacking the GGUF file, once"] == 1_000 * 3_500 + (7 * 2 + 8) * 10_000 - 2 * grown.num_parameters
+    unpacked = loading_lines(replace(grown, is_converted=True), placement, has_framework=True)
+    assert all("unpacking" not in line.what for line in unpacked)
 
 
 def test_calibration_holds_all_weights_as_float32() -> None:
