@@ -129,7 +129,7 @@ class WeightsCache:
                 raise WeightsError(
                     f"{what} needs {describe_size(need_bytes)} and the weights cache may hold "
                     f"{describe_size(self.max_bytes)}: {describe_size(over_bytes)} are missing with everything gone "
-                    "that is not in use; raise the bound, or unload models"
+                    "that is not in use; raise CONSOLE_WEIGHTS_MAX_GIB, or unload models"
                 )
         free_bytes = shutil.disk_usage(self.root).free
         if free_bytes < need_bytes:

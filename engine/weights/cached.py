@@ -25,8 +25,8 @@ def find_here(source: str, cache: WeightsCache) -> Source:
     cached = _find_cached(found, found.hub, cache)
     if cached is None:
         raise WeightsError(
-            f"{source!r} is not in the weights cache: pull it first (`python -m engine.models pull {source}` or "
-            "POST /admin/pull)"
+            f"{source!r} is not in the weights cache: pull it first (on the page Weights, with "
+            f"`python -m engine.models pull {source}`, or with POST /admin/pull)"
         )
     return cached
 

@@ -178,7 +178,7 @@ def _doubt_changes(facts: TrustFacts) -> list[str]:
     said = str(facts.since_trust).replace(f"{SINGLE_FILE} changed", "it changed")
     return [
         f"{facts.folder} is not as it was trusted: {said}; fetch it again, or trust it again if the change is yours "
-        "(on the page Models, or with `python -m engine.models trust`)"
+        "(on the page Weights)"
     ]
 
 

@@ -107,7 +107,7 @@ def test_a_model_larger_than_the_bound_evicts_nothing(hub: HubServer, tmp_path: 
     hub.publish("acme/one", model_files(seed=1))
     hub.publish("acme/large", model_files(seed=2, num_bytes=50_000))
     _age(_get(cache, hub, "acme/one"), 1_000)
-    with pytest.raises(WeightsError, match="raise the bound"):
+    with pytest.raises(WeightsError, match="raise CONSOLE_WEIGHTS_MAX_GIB"):
         _get(cache, hub, "acme/large")
     assert "acme/one" in {entry.name for entry in cache.entries()}
 
