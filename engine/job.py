@@ -137,6 +137,11 @@ class JobOwner(Generic[Progress]):
         """Why the last work broke off, or what of it went wrong; None when nothing did, or it was cancelled."""
         return self._job.error
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Was what is under way, or else the last work, cancelled."""
+        return self._job.is_cancelled
+
     def cancel(self) -> None:
         """Have the work under way end where it looks next; the class says what is kept of it."""
         self._job.cancel()

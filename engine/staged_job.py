@@ -32,6 +32,12 @@ class StagedJob(JobOwner[StageProgress], Generic[Report]):
         super().__init__(Job(name, what))
         self._what, self._clock = what, clock
         self._report: Report | None = None
+        self._subject: str | None = None
+
+    @property
+    def subject(self) -> str | None:
+        """What the work under way, or else the last one, is about; None before the first."""
+        return self._subject
 
     def report(self) -> Report | None:
         """What the last work came to; None before the first, while one is under way, and where it gave nothing."""
@@ -54,5 +60,5 @@ class StagedJob(JobOwner[StageProgress], Generic[Report]):
         def tell(stage: str, fraction: float | None) -> None:
             self._job.report(replace(begun, stage=stage, fraction=fraction))
 
-        self._report = None
+        self._report, self._subject = None, begun.subject
         self._report = work(tell)

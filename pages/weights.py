@@ -1,4 +1,4 @@
-"""Are these weights genuine: what lies in the cache, who signed what, which files changed."""
+"""Have weights here, and are they genuine: pulling, what lies in the cache, who signed what, which files changed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import streamlit as st
 
 from dashboard.components.cache_check import show_cache_check
 from dashboard.components.errors import errors_shown
+from dashboard.components.pull_form import show_pull
 from dashboard.components.signatures import show_signatures
 from dashboard.components.times import browser_zone
 from dashboard.components.weights_cache import show_cache
@@ -15,9 +16,11 @@ from dashboard.resources import console
 
 this = console()
 zone = browser_zone()
-progress = this.cache_jobs.progress()  # before what the work changes is read
+progress, pulling = this.cache_jobs.progress(), this.pulls.progress()  # before what the work changes is read
 
 st.title("Weights", anchor=False)
+st.subheader("Pull a model", anchor=False)
+show_pull(this.pulls, this.planner.plan, pulling)
 st.subheader("Cache", anchor=False)
 with errors_shown():
     show_cache(this.weights.cache, zone)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import streamlit as st
 
+SOURCE_PARAM = "source"
 _ICON = ":material/arrow_forward:"
 
 
@@ -12,9 +15,14 @@ def page_file(name: str) -> str:
     return f"../pages/{name}.py"
 
 
-def link_to(name: str, label: str) -> None:
-    """A quiet link to the page `name`."""
-    st.page_link(page_file(name), label=label, icon=_ICON, icon_position="right")
+def link_to(name: str, label: str, query: Mapping[str, str] | None = None) -> None:
+    """A quiet link to the page `name`, with `query` in its URL."""
+    st.page_link(page_file(name), label=label, icon=_ICON, icon_position="right", query_params=dict(query or {}))
+
+
+def link_to_load(source: str) -> None:
+    """The way to the form that loads `source`, filled in."""
+    link_to("models", "Load it", {SOURCE_PARAM: source})
 
 
 def show_heading(title: str, page: str, label: str) -> None:

@@ -9,6 +9,7 @@ import streamlit as st
 
 from dashboard.components.errors import errors_shown
 from dashboard.components.formats import plain
+from dashboard.components.links import SOURCE_PARAM
 from dashboard.components.memory_plan import show_plan
 from dashboard.components.spec_form import choose_spec
 from engine import Engine, ModelSpec
@@ -19,12 +20,13 @@ _EMPTY = f"Source is empty: give the path of a model folder or of a .gguf file, 
 
 
 def show_load_form(engine: Engine, plan: Callable[[ModelSpec], MemoryPlan]) -> None:
-    """Ask for a model, plan its memory, and begin to load it; what was typed stays where it was refused."""
+    """Ask for a model, plan its memory, and begin to load it; what was typed stays where it was refused. The URL may
+    name the source."""
     with st.container(border=True):
         name = st.text_input(
             "Name", placeholder="the source's own name", help="What API clients call it.", key="load-name"
         ).strip()
-        spec = choose_spec("load", ModelSpec(source=""), engine.settings.max_running)
+        spec = choose_spec("load", ModelSpec(st.query_params.get(SOURCE_PARAM, "")), engine.settings.max_running)
         is_pinned = engine.unload_idle and st.checkbox(
             "Keep it loaded", key="load-pinned", help="Never unload it to make room for another model."
         )

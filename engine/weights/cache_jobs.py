@@ -55,7 +55,8 @@ class CacheReport:
 
 
 class CacheJobs(JobOwner[CacheProgress]):
-    """Starts work on the cache and follows it. What has arrived of a download that is cancelled is kept."""
+    """Starts work on the cache and follows it. Of a verification that is cancelled nothing is kept, of a download what
+    has arrived."""
 
     def __init__(
         self, cache: WeightsCache, clock: Clock | None = None, open_hub: Callable[[], Hub] = Hub.from_environment
@@ -78,11 +79,6 @@ class CacheJobs(JobOwner[CacheProgress]):
     def report(self) -> CacheReport | None:
         """The last verification; None before the first."""
         return self._report
-
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether the last work was cancelled: what it had found until then is not kept."""
-        return self._job.is_cancelled
 
     def _start(self, stage: str, work: Callable[[CacheProgress], None]) -> bool:
         begun = CacheProgress(stage, None, self._clock.wall())

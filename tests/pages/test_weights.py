@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from engine import Console
 from engine.weights.acquire import acquire
@@ -16,6 +18,8 @@ from engine.weights.cache_jobs import Damaged
 from engine.weights.hub import Hub
 from engine.weights.inventory import CacheEntry
 from engine.weights.upkeep import Damage, discard
+from tests.engine.weights.hub_models import REPO, model_files
+from tests.engine.weights.hub_server import Fault, HubServer, serve_hub
 from tests.fakes import wait_until
 from tests.pages.conftest import OpenPage, load, texts
 
@@ -136,3 +140,103 @@ def test_mending_that_fails_is_one_message(console: Console, open_page: OpenPage
     console.cache_jobs.wait(30)
     page = open_page("weights")
     assert "is not in the weights cache" in page.error[0].value
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A hub that the console asks."""
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    with serve_hub() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+        yield server
+
+
+def pull(page: AppTest, source: str) -> AppTest:
+    page.text_input(key="pull-source").set_value(source)
+    return page.button(key="pull-submit").click().run()
+
+
+def link(page: AppTest, label: str) -> tuple[str, str]:
+    """The page and the query that a link leads to."""
+    proto = next(element.proto for element in page.get("page_link") if element.proto.label == label)
+    return proto.page, proto.query_string
+
+
+def test_a_model_of_the_hub_is_pulled_planned_and_can_be_loaded(
+    console: Console, open_page: OpenPage, hub: HubServer, tiny_folder: Path
+) -> None:
+    commit = hub.publish(REPO, {file.name: file.read_bytes() for file in tiny_folder.iterdir()})
+    page = open_page("weights")
+    page.text_input(key="pull-source").set_value(REPO)
+    page.button(key="pull-plan").click().run()
+    assert f"'{REPO}' is not in the weights cache: pull it first (on the page Weights" in plain_text(page.error[0])
+    pull(page, REPO)
+    console.pulls.wait(30)
+    page.run()
+    assert not page.error
+    assert plain_text(page.success[0]).startswith(f"**{REPO}** is here: ")
+    assert page.success[0].value.endswith(f"revision {commit[:12]}.")
+    assert "tiny fits on" in texts(page)
+    assert list(page.dataframe[0].value["Model"]) == [REPO]
+    assert link(page, "Load it") == ("models", "source=acme%2Ftiny")
+    page.button(key="pull-plan").click().run()
+    assert page.markdown[0].value.startswith("##### :green[:material/check_circle: tiny fits on")
+    assert open_page("models", source=REPO).text_input(key="load-source").value == REPO
+
+
+def test_a_pull_is_followed_cancelled_and_goes_on(console: Console, open_page: OpenPage, hub: HubServer) -> None:
+    hub.publish(REPO, model_files(num_bytes=400_000))
+    hub.fail("model-00001-of-00002.safetensors", *[Fault(bytes_per_s=20_000)])
+    page = pull(open_page("weights"), REPO)
+    wait_until(lambda: (progress := console.pulls.progress()) is not None and "kB/s" in progress.stage)
+    shown = page.run().get("progress")[0].proto.text
+    assert re.match(rf"{REPO}\\: downloading \d+ of 80\d kB, .*kB/s, \d+ s left", shown), shown
+    assert page.button(key="pull-submit").disabled
+    again = open_page("weights")
+    assert again.get("progress")[0].proto.text.startswith(REPO)
+    again.button(key="pull-cancel").click().run()
+    console.pulls.wait(30)
+    page.run()
+    assert f"The pull of {REPO} was cancelled. What has arrived is kept" in texts(page)
+    assert not page.error
+    pull(page, REPO)
+    console.pulls.wait(30)
+    assert page.run().success[0].value.startswith(f"**{REPO}** is here")
+    resumed = [seen.headers.get("Range") for seen in hub.requests("model-00001-of-00002.safetensors")]
+    assert resumed[-1] is not None
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("", "Model is empty: give a hub id"),
+        ("/nowhere", "give the path of a model folder"),
+        ("acme/tiny", "HF_HUB_OFFLINE=1: unset it"),
+    ],
+)
+def test_what_cannot_be_pulled_is_one_sentence(console: Console, open_page: OpenPage, source: str, words: str) -> None:
+    page = pull(open_page("weights"), source)
+    console.pulls.wait(30)
+    if source == "acme/tiny":
+        page.run()
+    (error,) = page.error
+    assert words in plain_text(error)
+    assert not page.success
+
+
+def test_an_unknown_id_and_a_full_cache_say_so(
+    console: Console, open_page: OpenPage, hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = pull(open_page("weights"), "acme/nobody")
+    console.pulls.wait(30)
+    assert "has no such model: acme/nobody@main (404); check the spelling" in plain_text(page.run().error[0])
+    hub.publish(REPO, model_files(num_bytes=400_000))
+    monkeypatch.setattr(console.weights.cache, "max_bytes", 100_000)
+    pull(page, REPO)
+    console.pulls.wait(30)
+    assert "CONSOLE_WEIGHTS_MAX_GIB" in plain_text(page.run().error[0])
+
+
+def plain_text(element: Any) -> str:
+    """What Markdown shows of it."""
+    return str(element.value).replace("\\", "")
