@@ -1,4 +1,4 @@
-"""What a smaller model costs in quality, and gains in speed and size."""
+"""What a smaller model costs in quality, and gains in speed and size; and saving it so."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from dashboard.components.lab_run import show_progress
 from dashboard.components.lab_table import show_tables
 from dashboard.components.lab_variants import ability_of
 from dashboard.components.past_runs import open_run
+from dashboard.components.quantize_form import saved_folder, show_quantize
 from dashboard.components.times import browser_zone, format_moment
 from dashboard.resources import console
 from engine.lab import Experiment
@@ -44,7 +45,7 @@ st.caption(
     "Variants of one model, each loaded alone and compared with the original. Speeds are comparable only while this "
     "machine is quiet: send no requests meanwhile."
 )
-progress = lab.progress()
+progress, saving = lab.progress(), this.quantizing.progress()  # before what the work changes is read
 ability = ability_of(this.nvml.read(), device)
 with errors_shown():
     begun = show_form(lab, this.engine, device, ability, is_running=progress is not None)
@@ -60,3 +61,5 @@ with errors_shown():
         st.info("No experiment yet: choose variants and run one.", icon=":material/science:")
     st.subheader("Experiments", anchor=False)
     show_history(lab, progress, zone)
+st.subheader("Quantize and save", anchor=False)
+show_quantize(this.quantizing, this.engine, saved_folder(this.settings.home), saving)

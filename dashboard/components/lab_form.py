@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import streamlit as st
 
 from dashboard.components.errors import errors_shown
@@ -29,7 +31,7 @@ def show_form(lab: Lab, engine: Engine, device: Device, ability: Ability, *, is_
         reference = choose_reference()
         variants = choose_variants(reference, ability)
     with reading:
-        source = _choose_source(engine)
+        source = choose_source(engine, "source", bind="query-params")
         prompts = _choose_prompts()
         text, num_tokens = _choose_text()
         repeats = st.slider(
@@ -47,12 +49,13 @@ def source_options(engine: Engine) -> list[str]:
     return list(dict.fromkeys([*(info.spec.source for info in engine.instances()), SAMPLE]))
 
 
-def _choose_source(engine: Engine) -> str:
+def choose_source(engine: Engine, key: str, *, bind: Literal["query-params"] | None = None) -> str:
+    """What the model is loaded from; empty where nothing is chosen."""
     source = st.selectbox(
         "Model",
         source_options(engine),
-        key="source",
-        bind="query-params",
+        key=key,
+        bind=bind,
         accept_new_options=True,
         help="A loaded model's source, or type the path of a model folder or of a .gguf file, or the id of a model at "
         "the hub (org/name), which is fetched first.",

@@ -45,22 +45,7 @@ def choose_spec(key: str, start: ModelSpec, max_running: int) -> ModelSpec:
         key=f"{key}-source",
     ).strip()
     with st.container(horizontal=True):
-        device: Device = st.selectbox(
-            "Device",
-            get_args(Device),
-            get_args(Device).index(start.device),
-            help="`auto` takes a GPU where there is one.",
-            key=f"{key}-device",
-            width=110,
-        )
-        dtype: DType = st.selectbox(
-            "Weights as",
-            get_args(DType),
-            get_args(DType).index(start.dtype),
-            help="`auto` is float32 on a CPU and bfloat16 on a GPU.",
-            key=f"{key}-dtype",
-            width=130,
-        )
+        device, dtype = choose_placement(key, start)
         attention: Attention = st.selectbox(
             "Attention",
             get_args(Attention),
@@ -72,7 +57,7 @@ def choose_spec(key: str, start: ModelSpec, max_running: int) -> ModelSpec:
             key=f"{key}-attention",
             width=110,
         )
-    quantization = _choose_quantization(key, start.quantization, device)
+    quantization = choose_quantization(key, start.quantization, device)
     context = st.number_input(
         "Context length",
         1,
@@ -94,10 +79,35 @@ def choose_spec(key: str, start: ModelSpec, max_running: int) -> ModelSpec:
     return ModelSpec(source, start.name, device, dtype, quantization, context, running, attention)
 
 
-def _choose_quantization(key: str, start: Quantization | None, device: Device) -> Quantization | None:
+def choose_placement(key: str, start: ModelSpec) -> tuple[Device, DType]:
+    """Where the model runs, and as what its weights are held."""
+    device: Device = st.selectbox(
+        "Device",
+        get_args(Device),
+        get_args(Device).index(start.device),
+        help="`auto` takes a GPU where there is one.",
+        key=f"{key}-device",
+        width=110,
+    )
+    dtype: DType = st.selectbox(
+        "Weights as",
+        get_args(DType),
+        get_args(DType).index(start.dtype),
+        help="`auto` is float32 on a CPU and bfloat16 on a GPU.",
+        key=f"{key}-dtype",
+        width=130,
+    )
+    return device, dtype
+
+
+def choose_quantization(
+    key: str, start: Quantization | None, device: Device, *, is_optional: bool = True
+) -> Quantization | None:
+    """The scheme and its details, as suits the device best at first; None, which is offered where `is_optional`,
+    leaves the weights as they are."""
     ability = Ability("cuda" if device == "cuda" else "cpu")
     offered = {*offered_schemes(ability), *(() if start is None else (start.scheme,))}
-    options = [_AS_STORED, *(scheme.value for scheme in Scheme if scheme in offered)]
+    options = [*([_AS_STORED] if is_optional else []), *(scheme.value for scheme in Scheme if scheme in offered)]
     chosen = st.selectbox(
         "Quantization",
         options,

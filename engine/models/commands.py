@@ -200,7 +200,8 @@ def quantize(task: Task) -> Outcome:
     options = task.options
     spec = ModelSpec(options.source, device=options.device, dtype=options.dtype, quantization=_quantization(options))
     made = quantize_to(options.output, spec, open_weights(task.settings), task.on_progress)
-    words = f"{made.name} as {options.scheme}: {made.size_bytes / 1e9:.3f} GB in {made.folder}"
+    ratio = f"{made.size_ratio:.0%} of its weights in bfloat16"
+    words = f"{made.name} as {options.scheme}: {made.size_bytes / 1e9:.3f} GB ({ratio}) in {made.folder}"
     return Outcome(words, {**asdict(made), "folder": str(made.folder)})
 
 

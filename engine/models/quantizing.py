@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from engine.clock import Clock
@@ -11,20 +12,41 @@ from engine.errors import WeightsError
 from engine.models.release import release_memory, weights_apart
 from engine.models.spec import ModelSpec, Quantization
 from engine.staged_job import OnProgress, StagedJob
+from engine.weights.sources import find_source
 from engine.weights.store import WeightsStore
 
 _LOCK_WAIT_S = 0.2
+_BFLOAT16_BYTES = 2
 
 
 @dataclass(frozen=True, slots=True)
 class QuantizedFolder:
-    """A model that was saved quantized. `weights_bytes` are in memory, `size_bytes` in the folder."""
+    """A model that was saved quantized. `weights_bytes` are in memory, `size_bytes` in the folder, and `plain_bytes` is
+    what its weights take in bfloat16."""
 
     name: str
     folder: Path
     quantization: Quantization | None
     weights_bytes: int
     size_bytes: int
+    plain_bytes: int
+
+    @property
+    def size_ratio(self) -> float:
+        """The folder's size against the weights in bfloat16."""
+        return self.size_bytes / self.plain_bytes
+
+
+def propose_output(parent: Path, spec: ModelSpec) -> Path:
+    """A folder in `parent` that is not there yet, named after model and scheme: `SmolLM2-int8-weight`.
+
+    Raises:
+        WeightsError: the source names nothing.
+    """
+    scheme = "" if spec.quantization is None else f"-{spec.quantization.scheme}"
+    name = f"{find_source(spec.source).name}{scheme}"
+    candidates = (parent / (f"{name}-{number}" if number > 1 else name) for number in count(1))
+    return next(folder for folder in candidates if not folder.exists())
 
 
 def check_output(folder: Path) -> None:
@@ -48,7 +70,8 @@ def quantize_to(folder: Path, spec: ModelSpec, weights: WeightsStore, on_progres
     on_progress("saving", None)
     save_quantized(loaded, folder)
     size_bytes = sum(file.stat().st_size for file in folder.iterdir())
-    return QuantizedFolder(loaded.name, folder, spec.quantization, loaded.info.weights_bytes, size_bytes)
+    plain_bytes = loaded.info.num_parameters * _BFLOAT16_BYTES
+    return QuantizedFolder(loaded.name, folder, spec.quantization, loaded.info.weights_bytes, size_bytes, plain_bytes)
 
 
 class Quantizing(StagedJob[QuantizedFolder]):

@@ -1,4 +1,5 @@
-"""The quantization page in a real browser: an experiment on a tiny model to its end, and a long one, cancelled."""
+"""The quantization page in a real browser: an experiment on a tiny model to its end, a long one, cancelled, and a model
+quantized and saved."""
 
 from __future__ import annotations
 
@@ -70,3 +71,21 @@ def test_one_goes_on_over_a_reload_and_a_cancelled_one_is_kept(page: Page, serve
     expect(page.get_by_text(re.compile(r"sample · .* · cancelled · took"))).to_be_visible(timeout=60_000)
     expect(page.get_by_role("button", name="Run the experiment")).to_be_enabled()
     expect(page.get_by_text(PROGRESS)).to_have_count(0)
+
+
+def test_the_sample_is_quantized_saved_and_loaded(page: Page, server: Server) -> None:
+    page.goto(f"{server.url}/quantization")
+    folder = page.get_by_role("textbox", name="Folder", exact=True)
+    expected = server.home / "quantized" / "SmolLM2-135M-Instruct-int8-weight"
+    expect(folder).to_have_attribute("placeholder", str(expected))
+    page.get_by_role("button", name="Quantize and save").click()
+    expect(page.get_by_text(re.compile(r"sample into .*: (loading|quantizing|saving|reading)"))).to_be_visible()
+    saved = re.compile(r"SmolLM2-135M-Instruct as int8-weight is saved: .* on disk, 5\d % of the 269.0 MB")
+    expect(page.get_by_text(saved)).to_be_visible(timeout=RUN_TIMEOUT_MS)
+    assert (expected / "model.safetensors").is_file()
+    page.get_by_role("link", name="Load it").click()
+    expect(page.get_by_role("textbox", name="Source", exact=True)).to_have_value(str(expected))
+    page.get_by_role("button", name="Load model").click()
+    card = page.locator(".st-key-instance-SmolLM2-135M-Instruct-int8-weight-1")
+    expect(card.get_by_text("int8-weight on cpu")).to_be_visible(timeout=RUN_TIMEOUT_MS)
+    expect(card.get_by_text(re.compile(r"ready$"))).to_be_visible(timeout=RUN_TIMEOUT_MS)

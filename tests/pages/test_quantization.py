@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from engine import Console, InstanceState
+from engine import Console, InstanceState, ModelSpec
 from engine.lab import ExperimentStatus, Lab, Step
 from tests.engine.lab.builders import experiment
 from tests.fakes import wait_until
@@ -111,3 +114,51 @@ def test_requests_during_a_run_are_told(open_page: OpenPage, lab: Lab) -> None:
     kept = experiment()
     lab.store.keep(replace(kept, results=(replace(kept.results[0], was_disturbed=True),)))
     assert "Requests ran in this process while float32" in open_page("quantization").warning[0].value
+
+
+def test_a_model_is_quantized_saved_and_can_be_loaded(console: Console, open_page: OpenPage, tiny_folder: Path) -> None:
+    console.engine.load(ModelSpec(str(tiny_folder)))  # its source is the first of the choices
+    page = open_page("quantization")
+    assert page.selectbox(key="save-scheme").options[0] == "int8-weight"
+    page.selectbox(key="save-device").set_value("cpu").run()
+    proposed = console.settings.home / "quantized" / "tiny-int8-weight"
+    assert page.text_input(key="save-folder").placeholder == str(proposed)
+    page.button(key="save-submit").click().run()
+    console.quantizing.wait(60)
+    page.run()
+    assert not page.error
+    assert re.match(r"\*\*tiny\*\* as int8-weight is saved: .* on disk, \d+ % of the 189.6 kB", page.success[0].value)
+    assert (proposed / "config.json").is_file()
+    (link,) = [element.proto for element in page.get("page_link") if element.proto.label == "Load it"]
+    assert (link.page, unquote(link.query_string)) == ("models", f"source={proposed}")
+    assert page.text_input(key="save-folder").placeholder == f"{proposed}-2"
+    page.text_input(key="save-folder").set_value("tiny-int8-weight").run()
+    page.button(key="save-submit").click().run()
+    assert "name a folder that is new or empty" in page.error[0].value
+
+
+def test_quantizing_is_followed_and_cancelled(console: Console, open_page: OpenPage) -> None:
+    load(console, "served")
+    with console.engine.load_lock:
+        page = open_page("quantization")
+        page.button(key="save-submit").click().run()
+        wait_until(lambda: (now := console.quantizing.progress()) is not None and now.stage.startswith("waiting"))
+        shown = page.run().get("progress")[0].proto.text
+        assert "waiting for another model to load" in shown
+        assert page.button(key="save-submit").disabled
+        page.button(key="save-cancel").click().run()
+        console.quantizing.wait(30)
+    page.run()
+    assert "was cancelled; nothing was written" in texts(page)
+    assert not (console.settings.home / "quantized").exists()
+
+
+def test_what_cannot_be_quantized_says_why(console: Console, open_page: OpenPage) -> None:
+    load(console, "served")
+    page = open_page("quantization")
+    page.button(key="save-submit").click().run()
+    console.quantizing.wait(60)
+    (error,) = page.run().error
+    assert "fake-model" in error.value
+    assert not page.success
+    assert not (console.settings.home / "quantized").exists()
