@@ -51,6 +51,24 @@ def test_list_of_nothing(capsys: pytest.CaptureFixture[str], home: Path) -> None
     assert not home.exists()
 
 
+def test_a_model_of_the_hub_is_planned_once_it_is_pulled(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, model: Path, home: Path
+) -> None:
+    plan = ["plan", REPO, "--device", "cpu", "--context", "128"]
+    assert main(plan) == 3
+    assert f"`python -m engine.models pull {REPO}`" in capsys.readouterr().err
+    assert not home.exists()
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    with serve_hub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        hub.publish(REPO, {file.name: file.read_bytes() for file in model.iterdir()})
+        assert main(["pull", REPO]) == 0
+        capsys.readouterr()
+    code, found = _json(capsys, *plan)  # the hub is not there any more
+    assert (code, found["name"], found["verdict"]) == (0, "tiny", "fits")
+    assert found["lines"] == _json(capsys, "plan", str(model), *plan[2:])[1]["lines"]
+
+
 def test_pull_list_and_verify(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
