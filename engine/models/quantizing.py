@@ -50,8 +50,12 @@ def propose_output(parent: Path, spec: ModelSpec) -> Path:
 
 
 def check_output(folder: Path) -> None:
-    """Raise WeightsError where `folder` is not new or empty."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    """Raise WeightsError where `folder` is not new or empty, or its name can be none."""
+    try:
+        is_taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    except OSError as error:
+        raise WeightsError(f"{str(folder)[:200]} cannot be used: {error.strerror}; name another folder") from error
+    if is_taken:
         raise WeightsError(f"{folder} is there already: name a folder that is new or empty")
 
 
@@ -63,6 +67,7 @@ def quantize_to(folder: Path, spec: ModelSpec, weights: WeightsStore, on_progres
         WeightsError: the folder holds something, the model cannot be loaded so, or the folder cannot be written.
     """
     check_output(folder)
+    on_progress("starting torch", None)
     from engine.models.loader import load_model
     from engine.models.saved import save_quantized
 

@@ -105,5 +105,5 @@ def test_a_model_is_pulled_cancelled_pulled_on_and_loaded(
     expect(page).to_have_url(re.compile("/models.*source=acme%2Ftiny"))
     expect(page.get_by_role("textbox", name="Source", exact=True)).to_have_value(REPO)
     page.get_by_role("button", name="Load model").click()
-    expect(page.get_by_text(re.compile(r"ready$"))).to_be_visible()
+    expect(page.get_by_text(re.compile(r"ready$"))).to_be_visible(timeout=4 * _PATIENCE_MS)  # torch is imported first
     expect(page.get_by_test_id("stException")).to_have_count(0)

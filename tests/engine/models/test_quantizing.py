@@ -40,6 +40,20 @@ def test_a_folder_is_proposed_that_is_not_there_yet(tmp_path: Path) -> None:
         propose_output(tmp_path, ModelSpec("/nowhere", quantization=INT8))
 
 
+def test_a_folder_that_is_taken_or_cannot_be_is_refused(quantizing: Quantizing, tmp_path: Path) -> None:
+    spec = ModelSpec("sample", quantization=INT8)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    for folder, words in (
+        (tmp_path / "full", "is there already"),
+        (tmp_path / "full" / "file", "is there already"),
+        (tmp_path / ("x" * 300), "File name too long; name another folder"),
+    ):
+        with pytest.raises(WeightsError, match=words):
+            quantizing.quantize(spec, folder)
+    assert quantizing.progress() is None
+
+
 def test_what_was_saved_is_told_with_its_ratio(quantizing: Quantizing, tiny_folder: Path, tmp_path: Path) -> None:
     assert quantizing.subject is None
     quantizing.quantize(ModelSpec(str(tiny_folder), device="cpu", quantization=INT8), tmp_path / "out")
