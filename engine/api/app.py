@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -16,6 +17,7 @@ from engine.api.admin import build_admin
 from engine.api.auth import guard
 from engine.api.batch_rows import BatchRows
 from engine.api.body_limit import Bodies, BodyBounds, BodyLimit
+from engine.api.document import ERRORS, DocumentedApi
 from engine.api.errors import add_error_handlers
 from engine.api.health import healthz, readyz
 from engine.api.metrics import metrics
@@ -35,7 +37,7 @@ class Api:
 
     def __init__(self) -> None:
         self._bodies = Bodies()
-        self._v1 = FastAPI(title="AutoGLM Console", version="1", openapi_url="/openapi.json", docs_url="/docs")
+        self._v1 = DocumentedApi(title="AutoGLM Console", version="1", responses=ERRORS)
         self._v1.include_router(chat.router)
         self._v1.include_router(completions.router)
         self._v1.include_router(responses.router)
@@ -64,7 +66,7 @@ class Api:
         names = ("/healthz", "/readyz", "/metrics")
         operations = (Route(name, self._operations) for name in names)
         root = (Route(name, self._bound(self._root)) for name in ("/tokenize", "/detokenize"))
-        return [Mount("/v1", self._bound(self._v1)), Mount("/admin", self._bound(self._admin)), *operations, *root]
+        return [_Under("/v1", self._bound(self._v1)), _Under("/admin", self._bound(self._admin)), *operations, *root]
 
     def _bound(self, app: ASGIApp) -> ASGIApp:
         """`app` behind what comes before any key is looked at."""
@@ -90,6 +92,15 @@ class Api:
         self._v1.state.responses = (
             None if console is None else ResponseRuns(ResponseStore(console.database, console.clock.wall))
         )
+
+
+class _Under(Mount):
+    """All paths below `path`. Starlette's pattern leaves those with a line break out, and whoever comes next answers
+    them."""
+
+    def __init__(self, path: str, app: ASGIApp) -> None:
+        super().__init__(path, app)
+        self.path_regex = re.compile(self.path_regex.pattern, re.DOTALL)
 
 
 def build_headless_app(settings: Settings) -> Starlette:

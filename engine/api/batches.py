@@ -9,12 +9,15 @@ from fastapi.concurrency import run_in_threadpool
 
 from engine.api.auth import InferenceCaller
 from engine.api.batches_schema import BatchList, BatchObject, BatchRequest
+from engine.api.document import UNKNOWN, errors
 from engine.api.provider import ConsoleOfServer
 
-router = APIRouter()
+router = APIRouter(responses=UNKNOWN)
+_TOO_MANY = errors({429: "The key has as many batches under way as it may."})
+_ENDED = errors({409: "It has ended, or is about to."})
 
 
-@router.post("/batches", summary="Have the rows of a file answered")
+@router.post("/batches", responses=_TOO_MANY, summary="Have the rows of a file answered")
 async def create_batch(body: BatchRequest, caller: InferenceCaller, console: ConsoleOfServer) -> BatchObject:
     """Returns at once; every line of the file is checked before any is run. Rows wait until whoever asks at the same
     time has been served, and hold to the quotas of the key."""
@@ -44,7 +47,7 @@ async def get_batch(batch_id: str, caller: InferenceCaller, console: ConsoleOfSe
     return BatchObject.of(await run_in_threadpool(console.batches.get, batch_id, caller.key_id))
 
 
-@router.post("/batches/{batch_id}/cancel", summary="End a batch")
+@router.post("/batches/{batch_id}/cancel", responses=_ENDED, summary="End a batch")
 async def cancel_batch(batch_id: str, caller: InferenceCaller, console: ConsoleOfServer) -> BatchObject:
     """Rows in flight end within a step; what was answered is kept, and has its file once the batch is `cancelled`."""
     return BatchObject.of(await run_in_threadpool(console.batches.cancel, batch_id, caller.key_id))

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse, Response
 
 from engine.api.chat_schema import AnswerMessage, ChatCompletion, ChatCompletionRequest, Choice
 from engine.api.choices import Choices
+from engine.api.document import EVENTS, GENERATION
 from engine.api.errors import console_error_body
 from engine.api.logprobs import token_logprobs
 from engine.api.provider import ConsoleOfServer
@@ -28,7 +29,12 @@ router = APIRouter(route_class=CachedRoute)
 _PREFIX = "req-"
 
 
-@router.post("/chat/completions", response_model=ChatCompletion, summary="Answer a conversation")
+@router.post(
+    "/chat/completions",
+    response_model=ChatCompletion,
+    responses=GENERATION | EVENTS,
+    summary="Answer a conversation",
+)
 async def create_chat_completion(
     body: ChatCompletionRequest, http: HttpRequest, console: ConsoleOfServer, meter: Metered
 ) -> Response:

@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse, Response
 
 from engine.api.choices import Choices
 from engine.api.completions_schema import Completion, CompletionChoice, CompletionRequest
+from engine.api.document import EVENTS, GENERATION
 from engine.api.errors import console_error_body
 from engine.api.prompts import Prompt
 from engine.api.provider import ConsoleOfServer
@@ -30,7 +31,7 @@ router = APIRouter(route_class=CachedRoute)
 _PREFIX = "cmpl-"
 
 
-@router.post("/completions", response_model=Completion, summary="Continue plain prompts")
+@router.post("/completions", response_model=Completion, responses=GENERATION | EVENTS, summary="Continue plain prompts")
 async def create_completion(
     body: CompletionRequest, http: HttpRequest, console: ConsoleOfServer, meter: Metered
 ) -> Response:

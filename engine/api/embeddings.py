@@ -14,6 +14,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
+from engine.api.document import GENERATION
 from engine.api.prompts import Prompts, split_prompts
 from engine.api.quotas import Metered
 from engine.api.request_ids import request_id_of
@@ -65,7 +66,7 @@ class EmbeddingList(BaseModel):
     usage: EmbeddingUsage
 
 
-@router.post("/embeddings", response_model=EmbeddingList, summary="Embed texts")
+@router.post("/embeddings", response_model=EmbeddingList, responses=GENERATION, summary="Embed texts")
 async def create_embeddings(body: EmbeddingBody, http: Request, meter: Metered) -> Response:
     """Texts of all clients are run together, between the steps of generation. A client that leaves takes its texts
     with it."""

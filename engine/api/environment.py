@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Depends
 
 from engine.api.auth import require_metrics
+from engine.api.document import errors
 from engine.api.provider import ConsoleOfServer
 from engine.environment.export import to_dict
 from engine.environment.runs import EnvironmentRuns
@@ -15,7 +16,7 @@ from engine.errors import ReportNotFoundError
 router = APIRouter(dependencies=[Depends(require_metrics)])
 
 
-@router.get("/environment", summary="The last environment report")
+@router.get("/environment", responses=errors({404: "None was taken yet."}), summary="The last environment report")
 async def get_environment(console: ConsoleOfServer) -> dict[str, Any]:
     """The report that the environment page shows, as `python -m engine.environment --json` prints it.
 

@@ -11,6 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, Response
 
 from engine.api.auth import InferenceCaller
+from engine.api.document import UNKNOWN, Responses, errors
 from engine.api.files_schema import UPLOAD_FORM, FileDeleted, FileList, FileObject
 from engine.api.provider import ConsoleOfServer
 from engine.api.upload import receive_form
@@ -20,6 +21,8 @@ from engine.errors import InvalidRequestError
 router = APIRouter()
 
 _PURPOSES = ("batch",)
+_IN_USE = errors({409: "A batch reads it."})
+_BYTES: Responses = {200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}}
 
 
 @router.post("/files", response_model=FileObject, summary="Upload a file of rows", openapi_extra=UPLOAD_FORM)
@@ -49,7 +52,7 @@ def _check_fields(fields: Mapping[str, str]) -> None:
         raise InvalidRequestError(f"purpose is {fields.get('purpose')!r}; it must be 'batch'", "purpose")
 
 
-@router.get("/files", summary="The files of this key")
+@router.get("/files", responses=UNKNOWN, summary="The files of this key")
 async def list_files(
     caller: InferenceCaller,
     console: ConsoleOfServer,
@@ -68,13 +71,18 @@ async def list_files(
     return FileList(data=data, first_id=first, last_id=last, has_more=len(found) > limit)
 
 
-@router.get("/files/{file_id}", summary="What is known of a file")
+@router.get("/files/{file_id}", responses=UNKNOWN, summary="What is known of a file")
 async def get_file(file_id: str, caller: InferenceCaller, console: ConsoleOfServer) -> FileObject:
     """Its name, size and purpose."""
     return FileObject.of(await run_in_threadpool(console.batches.files.get, file_id, caller.key_id))
 
 
-@router.get("/files/{file_id}/content", summary="The bytes of a file", response_class=FileResponse)
+@router.get(
+    "/files/{file_id}/content",
+    responses=UNKNOWN | _BYTES,
+    summary="The bytes of a file",
+    response_class=FileResponse,
+)
 async def get_file_content(file_id: str, caller: InferenceCaller, console: ConsoleOfServer) -> Response:
     """As they were uploaded, or written by a batch."""
     files = console.batches.files
@@ -82,7 +90,7 @@ async def get_file_content(file_id: str, caller: InferenceCaller, console: Conso
     return FileResponse(files.path(file.id), media_type="application/octet-stream", filename=file.filename)
 
 
-@router.delete("/files/{file_id}", summary="Remove a file")
+@router.delete("/files/{file_id}", responses=UNKNOWN | _IN_USE, summary="Remove a file")
 async def delete_file(file_id: str, caller: InferenceCaller, console: ConsoleOfServer) -> FileDeleted:
     """Not while a batch reads it."""
     await run_in_threadpool(console.batches.delete_file, file_id, caller.key_id)

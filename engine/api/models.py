@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Depends
 
 from engine.api.auth import require_key
+from engine.api.document import UNKNOWN_MODEL
 from engine.api.provider import ConsoleOfServer
 from engine.api.schemas import ModelCard, ModelList
 from engine.console import Console
@@ -19,7 +20,7 @@ async def list_models(console: ConsoleOfServer) -> ModelList:
     return ModelList(data=_ready_models(console))
 
 
-@router.get("/models/{name:path}", summary="One model that is ready")
+@router.get("/models/{name:path}", responses=UNKNOWN_MODEL, summary="One model that is ready")
 async def get_model(name: str, console: ConsoleOfServer) -> ModelCard:
     """404 when it is not ready or not there."""
     found = next((card for card in _ready_models(console) if card.id == name), None)

@@ -13,6 +13,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response
 
 from engine.api.auth import InferenceCaller
+from engine.api.document import EVENTS, GENERATION, UNKNOWN
 from engine.api.provider import ConsoleOfServer
 from engine.api.quotas import Metered
 from engine.api.request_ids import name_request
@@ -58,7 +59,7 @@ class _Call:
             await run_in_threadpool(self.runs.store.add, stored, self.key_id)
 
 
-@router.post("/responses", response_model=ResponseObject, summary="Make a response")
+@router.post("/responses", response_model=ResponseObject, responses=GENERATION | EVENTS, summary="Make a response")
 async def create_response(body: ResponseRequest, http: Request, meter: Metered, runs: _Runs) -> Response:
     """Streams typed events when `stream` is true. A client that leaves ends its request within one step, but not a
     response in the background: that one goes on until it is complete or cancelled."""
@@ -134,7 +135,7 @@ def _sse(body: dict[str, Any]) -> str:
     return f"event: {body['type']}\ndata: {json.dumps(body, ensure_ascii=False, separators=(',', ':'))}\n\n"
 
 
-@router.get("/responses/{response_id}", response_model=ResponseObject, summary="A stored response")
+@router.get("/responses/{response_id}", response_model=ResponseObject, responses=UNKNOWN, summary="A stored response")
 async def get_response(
     response_id: str, caller: InferenceCaller, runs: _Runs, stream: bool = False, starting_after: int | None = None
 ) -> Response:
@@ -146,7 +147,7 @@ async def get_response(
     return JSONResponse(stored.response)
 
 
-@router.delete("/responses/{response_id}", summary="Forget a response")
+@router.delete("/responses/{response_id}", responses=UNKNOWN, summary="Forget a response")
 async def delete_response(response_id: str, caller: InferenceCaller, runs: _Runs) -> DeletedResponse:
     """One that is under way is cancelled first. Responses that went on from it can be read and not gone on from."""
     await run_in_threadpool(runs.get, response_id, caller.key_id)
@@ -155,7 +156,12 @@ async def delete_response(response_id: str, caller: InferenceCaller, runs: _Runs
     return DeletedResponse(id=response_id)
 
 
-@router.post("/responses/{response_id}/cancel", response_model=ResponseObject, summary="End a background response")
+@router.post(
+    "/responses/{response_id}/cancel",
+    response_model=ResponseObject,
+    responses=UNKNOWN,
+    summary="End a background response",
+)
 async def cancel_response(response_id: str, caller: InferenceCaller, runs: _Runs) -> Response:
     """Returns it once it has ended; one that had ended before is returned as it is."""
     stored = await run_in_threadpool(runs.get, response_id, caller.key_id)
@@ -167,7 +173,7 @@ async def cancel_response(response_id: str, caller: InferenceCaller, runs: _Runs
     return JSONResponse((await run_in_threadpool(runs.get, response_id, caller.key_id)).response)
 
 
-@router.get("/responses/{response_id}/input_items", summary="What a response answers")
+@router.get("/responses/{response_id}/input_items", responses=UNKNOWN, summary="What a response answers")
 async def list_input_items(
     response_id: str,
     caller: InferenceCaller,

@@ -9,6 +9,7 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, Field, StrictInt
 
 from engine.api.auth import require_key
+from engine.api.document import UNKNOWN_MODEL
 from engine.api.messages import ChatMessage
 from engine.api.provider import ConsoleOfServer
 from engine.api.schemas import Body
@@ -17,7 +18,7 @@ from engine.errors import InvalidRequestError
 from engine.inference.tokens import TokenizeRequest
 from engine.instance import InstanceState
 
-router = APIRouter(dependencies=[Depends(require_key)])
+router = APIRouter(dependencies=[Depends(require_key)], responses=UNKNOWN_MODEL)
 
 _Model = Annotated[str | None, Field(description="may be left out where one model is ready")]
 

@@ -75,7 +75,7 @@ def find_source(source: str) -> Source:
     """
     if source == SAMPLE:
         return Source(_SAMPLE_NAME, gguf_file=_sample_file())
-    path, hub_id = Path(source).expanduser(), parse_hub_id(source)
+    path, hub_id = _expand(source), parse_hub_id(source)
     if os.path.exists(path):  # Path.exists raises where a name is too long
         try:
             return _locate_path(path)
@@ -91,6 +91,13 @@ def find_source(source: str) -> Source:
         f"{source!r} is neither a folder nor a file here, nor a hub id (org/name, org/name@revision): give the path of "
         f"a model folder or a .gguf file, a hub id, or {SAMPLE!r}"
     )
+
+
+def _expand(source: str) -> Path:
+    try:
+        return Path(source).expanduser()
+    except RuntimeError as error:
+        raise WeightsError(f"{source!r} begins with a user who is not known here: give the whole path") from error
 
 
 def _sample_file() -> Path:

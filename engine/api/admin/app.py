@@ -5,26 +5,19 @@ from __future__ import annotations
 from fastapi import Depends, FastAPI
 
 from engine.api.admin import caches, keys, models, plans, requests, signatures, weights
-from engine.api.admin.schemas import ErrorAnswer, Responses
 from engine.api.auth import require_admin
+from engine.api.document import ERRORS, DocumentedApi
 from engine.api.errors import add_error_handlers
-
-_ERRORS: Responses = {
-    400: {"model": ErrorAnswer, "description": "A field has a value that cannot be honoured; the answer names it."},
-    401: {"model": ErrorAnswer, "description": "There is no key, or none in force."},
-    403: {"model": ErrorAnswer, "description": "The key has not the scope `admin`."},
-    503: {"model": ErrorAnswer, "description": "It cannot be done now."},
-}
 
 
 def build_admin() -> FastAPI:
     """The routes, to be mounted at `/admin`; `state.console` is the server's to set."""
-    admin = FastAPI(
+    admin = DocumentedApi(
         title="AutoGLM Console: administration",
         version="1",
         description="Nothing here waits for a model: what takes time is begun, and its progress is read again.",
         dependencies=[Depends(require_admin)],
-        responses=_ERRORS,
+        responses=ERRORS,
     )
     for part in (models, plans, weights, signatures, requests, keys, caches):
         admin.include_router(part.router)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
-from engine.api.admin.schemas import ErrorAnswer, KeyAnswer, KeyBody, Listing, NewKeyAnswer, QuotaBody, Responses
+from engine.api.admin.schemas import KeyAnswer, KeyBody, Listing, NewKeyAnswer, QuotaBody
+from engine.api.document import errors
 from engine.api.provider import ConsoleOfServer
 
 router = APIRouter(prefix="/keys", tags=["keys"])
-_UNKNOWN: Responses = {404: {"model": ErrorAnswer}}
+_UNKNOWN = errors({404: "No key made here and in force has that id."})
 
 
 @router.get("", summary="All keys made here")

@@ -12,21 +12,20 @@ from engine.api.admin.readings import InstanceAnswer, listing_of
 from engine.api.admin.schemas import (
     MAX_DRAIN_S,
     Accepted,
-    ErrorAnswer,
     Listing,
     LoadBody,
-    Responses,
     SwapBody,
     SwapEnd,
     UnloadBody,
 )
+from engine.api.document import UNKNOWN_MODEL, errors
 from engine.api.provider import ConsoleOfServer
 from engine.engine import Engine
 from engine.errors import InstanceNotFoundError
 from engine.instance import InstanceInfo
 
-router = APIRouter(prefix="/models", tags=["models"], responses={404: {"model": ErrorAnswer}})
-_CONFLICT: Responses = {409: {"model": ErrorAnswer, "description": "The name is taken, or a swap is under way."}}
+router = APIRouter(prefix="/models", tags=["models"], responses=UNKNOWN_MODEL)
+_CONFLICT = errors({409: "The name is taken, or a swap is under way."})
 
 Name = Annotated[str, Path(description="what clients call the model; it may have slashes")]
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from engine.api.admin.schemas import ErrorAnswer, Listing
+from engine.api.admin.schemas import Listing
+from engine.api.document import errors
 from engine.api.provider import ConsoleOfServer
 from engine.engine import RequestInfo
 from engine.errors import RequestNotFoundError
 
 router = APIRouter(prefix="/requests", tags=["requests"])
+_UNKNOWN = errors({404: "No request of that id is waiting or running."})
 
 
 @router.get("", summary="Requests waiting and running")
@@ -18,7 +20,7 @@ async def list_requests(console: ConsoleOfServer) -> Listing[RequestInfo]:
     return Listing[RequestInfo](data=list(console.gateway.requests()))
 
 
-@router.delete("/{request_id}", status_code=204, responses={404: {"model": ErrorAnswer}}, summary="Cancel a request")
+@router.delete("/{request_id}", status_code=204, responses=_UNKNOWN, summary="Cancel a request")
 async def cancel_request(request_id: str, console: ConsoleOfServer) -> None:
     """It ends before the next step of its model; whoever waits for it is told that it was cancelled."""
     if not console.gateway.cancel(request_id):

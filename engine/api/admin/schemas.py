@@ -17,20 +17,6 @@ from engine.weights.sources import SAMPLE
 MAX_DRAIN_S = 86_400.0
 
 Item = TypeVar("Item")
-Responses = dict[int | str, dict[str, Any]]
-
-
-class ErrorDetails(BaseModel):
-    message: str
-    type: str
-    param: str | None
-    code: str
-
-
-class ErrorAnswer(BaseModel):
-    """OpenAI's shape of an error."""
-
-    error: ErrorDetails
 
 
 class Listing(BaseModel, Generic[Item]):

@@ -7,7 +7,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends
 
-from engine.api.admin.schemas import ErrorAnswer, Responses
 from engine.api.admin.weights_schemas import (
     PullAnswer,
     PullBody,
@@ -16,6 +15,7 @@ from engine.api.admin.weights_schemas import (
     SignAnswer,
     SignBody,
 )
+from engine.api.document import errors
 from engine.api.provider import ConsoleOfServer
 from engine.errors import WeightsError
 from engine.job import JobRunningError
@@ -25,7 +25,7 @@ from engine.weights.pull import Pulls
 from engine.weights.trust_jobs import JobKind, TrustJobs
 
 router = APIRouter(tags=["weights"])
-BUSY: Responses = {409: {"model": ErrorAnswer, "description": "Other work of this kind is under way."}}
+BUSY = errors({409: "Other work of this kind is under way."})
 
 
 def absolute(folder: Path) -> Path:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from engine.api.app import build_headless_app
@@ -26,6 +28,20 @@ def test_a_model_that_cannot_be_found_leaves_the_server_up(tmp_path: Path) -> No
     with TestClient(build_headless_app(Settings(home=tmp_path, model="/nowhere"))) as client:
         assert client.get("/healthz").status_code == 200
         assert client.get("/readyz").status_code == 503
+
+
+@pytest.mark.parametrize("path", ["/v1/files/a%0Ab", "/v1/nothing", "/admin/models/a%0Ab/unload"])
+def test_a_path_that_is_none_is_answered_by_the_api_itself(app: Starlette, path: str) -> None:
+    answer = call(app, "GET", path)
+    assert answer.status_code == 404
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+    assert answer.headers["x-request-id"]
+
+
+def test_a_method_that_is_not_allowed_is_answered_with_those_that_are(app: Starlette) -> None:
+    answer = call(app, "DELETE", "/v1/chat/completions")
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == "POST"
 
 
 def test_the_description_of_the_api_is_served() -> None:

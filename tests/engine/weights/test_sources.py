@@ -40,6 +40,11 @@ def test_a_gguf_file_and_a_folder_that_holds_one(tmp_path: Path) -> None:
     assert find_source(str(file)) == find_source(str(tmp_path / "m")) == Source("tiny.Q4", gguf_file=file)
 
 
+def test_the_home_of_a_user_who_is_not_here_is_refused() -> None:
+    with pytest.raises(WeightsError, match="'~nobody-of-that-name/m' begins with a user who is not known here"):
+        find_source("~nobody-of-that-name/m")
+
+
 @pytest.mark.parametrize(
     ("names", "words"),
     [
