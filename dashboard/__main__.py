@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import streamlit as st
-import uvicorn
 
 from dashboard.page_runs import keep_what_is_drawn
 from dashboard.resources import give_console
 from engine import Settings, open_console
 from engine.api.app import Api
 from engine.cli import configure_logging, listen_or_exit, prepare_home_or_exit, settings_or_exit
+from engine.web_server import build_server
 
 _ENTRYPOINT = Path(__file__).with_name("app.py")
 
@@ -46,8 +46,7 @@ def main() -> None:
     prepare_home_or_exit(settings)
     listener = listen_or_exit(settings)
     print(f"AutoGLM Console: http://{settings.host}:{settings.port}", flush=True)
-    config = uvicorn.Config(build_app(settings), log_config=None, timeout_graceful_shutdown=10)
-    uvicorn.Server(config).run(sockets=[listener])
+    build_server(build_app(settings)).run(sockets=[listener])
 
 
 if __name__ == "__main__":

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import uvicorn
-
 from engine.api.app import build_headless_app
 from engine.cli import configure_logging, listen_or_exit, prepare_home_or_exit, settings_or_exit
+from engine.web_server import build_server
 
 
 def main() -> None:
@@ -14,8 +13,7 @@ def main() -> None:
     configure_logging(settings)
     prepare_home_or_exit(settings)
     listener = listen_or_exit(settings)
-    config = uvicorn.Config(build_headless_app(settings), log_config=None, timeout_graceful_shutdown=10)
-    uvicorn.Server(config).run(sockets=[listener])
+    build_server(build_headless_app(settings)).run(sockets=[listener])
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from engine.console import Console, open_console, record_keeper
 from engine.engine import Engine
 from engine.instance import InstanceState
 from engine.latency import RequestRecord
+from engine.web_server import BoundedHttp
 from tests.fakes import FakeBackend, fake_spec, wait_until
 
 
@@ -84,7 +85,9 @@ def await_records(console: Console, num_records: int) -> tuple[RequestRecord, ..
 def serve(app: Starlette) -> Iterator[str]:
     """The URL of a uvicorn server in a thread."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=2, ws="none")
+        config = uvicorn.Config(
+            app, http=BoundedHttp, log_config=None, lifespan="off", timeout_graceful_shutdown=2, ws="none"
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="test-server")
         thread.start()
