@@ -20,6 +20,7 @@ from engine.api.body_limit import Bodies, BodyBounds, BodyLimit
 from engine.api.document import ERRORS, DocumentedApi
 from engine.api.errors import add_error_handlers
 from engine.api.health import healthz, readyz
+from engine.api.kept_answers import KeptAnswers
 from engine.api.metrics import metrics
 from engine.api.request_ids import RequestIds
 from engine.api.response_runs import ResponseRuns
@@ -66,7 +67,8 @@ class Api:
         names = ("/healthz", "/readyz", "/metrics")
         operations = (Route(name, self._operations) for name in names)
         root = (Route(name, self._bound(self._root)) for name in ("/tokenize", "/detokenize"))
-        return [_Under("/v1", self._bound(self._v1)), _Under("/admin", self._bound(self._admin)), *operations, *root]
+        v1 = KeptAnswers(self._v1, lambda: getattr(self._v1.state, "console", None))
+        return [_Under("/v1", self._bound(v1)), _Under("/admin", self._bound(self._admin)), *operations, *root]
 
     def _bound(self, app: ASGIApp) -> ASGIApp:
         """`app` behind what comes before any key is looked at."""

@@ -51,7 +51,16 @@ def _identify(keys: Keyring, secret: str | None) -> Caller:
 
 def secret_of(http: Request) -> str | None:
     """The bearer key of a request; None where it sends none."""
-    scheme, _, secret = http.headers.get("authorization", "").partition(" ")
+    return _secret_in(http.headers.get("authorization", ""))
+
+
+def bearer_of(authorization: bytes | None) -> str | None:
+    """The bearer key in the header of that name."""
+    return None if authorization is None else _secret_in(authorization.decode("latin-1"))
+
+
+def _secret_in(authorization: str) -> str | None:
+    scheme, _, secret = authorization.partition(" ")
     return secret.strip() if scheme.lower() == "bearer" else None
 
 

@@ -123,11 +123,11 @@ class BodyLimit:
             await console_error_response(error)(scope, receive, send)
             return
         if body is not None:
-            await self._app(scope, _again(body, receive), send)
+            await self._app(scope, again(body, receive), send)
 
 
-def _again(body: bytes, receive: Receive) -> Receive:
-    """Gives the body as one message, then what the connection has."""
+def again(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives the body as one message, then what the connection has."""
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def next_message() -> Message:

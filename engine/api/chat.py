@@ -19,13 +19,13 @@ from engine.api.logprobs import token_logprobs
 from engine.api.provider import ConsoleOfServer
 from engine.api.quotas import Metered
 from engine.api.request_ids import request_id_of
-from engine.api.response_cache import CREATED, ID, CachedRoute, allow_cache, answer_kept, cache_headers
+from engine.api.response_cache import CREATED, ID, allow_cache, answer_kept, cache_headers
 from engine.api.schemas import Usage
 from engine.api.streaming import DONE, Answer, EventResponse, sse, whole_events
 from engine.api.tools import ToolCallBody, call_delta
 from engine.inference.request import Delta, Finished, FinishReason, TokenInfo
 
-router = APIRouter(route_class=CachedRoute)
+router = APIRouter()
 _PREFIX = "req-"
 
 

@@ -20,14 +20,14 @@ from engine.api.prompts import Prompt
 from engine.api.provider import ConsoleOfServer
 from engine.api.quotas import Metered
 from engine.api.request_ids import request_id_of
-from engine.api.response_cache import CREATED, ID, CachedRoute, allow_cache, answer_kept, cache_headers
+from engine.api.response_cache import CREATED, ID, allow_cache, answer_kept, cache_headers
 from engine.api.schemas import Usage
 from engine.api.streaming import DONE, Answer, EventResponse, sse, whole_events
 from engine.gateway import Gateway
 from engine.inference.request import Delta, Finished, Request, TokenInfo
 from engine.scheduling.quotas import Meter
 
-router = APIRouter(route_class=CachedRoute)
+router = APIRouter()
 _PREFIX = "cmpl-"
 
 

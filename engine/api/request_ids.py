@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import random
 
 from fastapi import Request
 from starlette.datastructures import Headers, MutableHeaders
@@ -46,8 +46,15 @@ class RequestIds:
 
 def request_id_of(http: Request, prefix: str = "req-") -> str:
     """What the client sent as `x-request-id`, which its record has too; else `prefix` and random letters."""
-    name_request(http, _draw(prefix))
-    found: str = http.state.request_id
+    return id_in(http.scope, prefix)
+
+
+def id_in(scope: Scope, prefix: str) -> str:
+    """As `request_id_of`."""
+    state = scope["state"]
+    if state[_KEY] is None:
+        state[_KEY] = _draw(prefix)
+    found: str = state[_KEY]
     return found
 
 
@@ -58,4 +65,4 @@ def name_request(http: Request, request_id: str) -> None:
 
 
 def _draw(prefix: str) -> str:
-    return f"{prefix}{uuid.uuid4().hex[:16]}"
+    return f"{prefix}{random.getrandbits(64):016x}"  # it tells requests apart, and is no secret
