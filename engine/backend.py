@@ -96,9 +96,7 @@ class LocalBackend:
         return prepare_embedding(loaded, runner.limits, request, timing, self._settings)
 
     def tokenize(self, loaded: LoadedModel, request: TokenizeRequest) -> Tokens:
-        images = [image for message in request.messages for image in message.images]
-        vision = vision_of(loaded, images[0].place) if images else None
-        return tokenize(loaded.tokenizer, request, loaded.info.context_length, vision)
+        return _tokenize(loaded, request)
 
     def detokenize(self, loaded: LoadedModel, token_ids: tuple[int, ...]) -> str:
         return detokenize(loaded.tokenizer, token_ids, loaded.info.vocab_size)
@@ -209,6 +207,24 @@ def vision_of(loaded: LoadedModel, place: str) -> Vision:
             place,
         )
     return loaded.vision
+
+
+def _tokenize(loaded: LoadedModel, request: TokenizeRequest) -> Tokens:
+    """A text that no prompt could be, as it has more tokens than the context for certain, is not cut into them."""
+    most = loaded.info.context_length
+    images = [image for message in request.messages for image in message.images]
+    vision = vision_of(loaded, images[0].place) if images else None
+
+    def check_text(text: str, num_more: int = 0) -> None:
+        num_tokens = least_tokens(loaded.tokenizer, text) + num_more if len(text) + num_more > most else 0
+        if num_tokens > most:
+            raise ContextLengthError(
+                f"the text has at least {num_tokens:,} tokens, and no more are counted than the context of "
+                f"{loaded.name} holds, {most:,}: send it in parts",
+                "messages" if request.prompt is None else "prompt",
+            )
+
+    return tokenize(loaded.tokenizer, request, most, vision, check_text)
 
 
 def prepare_embedding(

@@ -93,6 +93,9 @@ class Settings(BaseSettings):
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="keys for the API and the sign-in of the pages, separated by commas"
     )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="names under which programs may ask a console without keys, besides localhost, by commas"
+    )
     telemetry_interval_s: float = Field(1.0, ge=0.1, le=60, description="seconds between telemetry samples")
     objective_ttft_p95_s: float = Field(1.0, gt=0, description="objective: P95 time to first token")
     objective_tpot_p95_s: float = Field(0.2, gt=0, description="objective: P95 time per output token")
@@ -126,7 +129,7 @@ class Settings(BaseSettings):
     )
     log_prompts: bool = Field(False, description="put prompts into those lines: only where that may be stored")
 
-    @field_validator("api_keys", "preload", "signature_keys", "signature_certificates", mode="before")
+    @field_validator("api_keys", "allowed_hosts", "preload", "signature_keys", "signature_certificates", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):

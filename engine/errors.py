@@ -116,6 +116,13 @@ class ScopeError(ConsoleError):
     code = "missing_scope"
 
 
+class HostError(ConsoleError):
+    """Where no key is needed, a request came under a name that anybody may have lead here."""
+
+    status = 403
+    code = "host_refused"
+
+
 class KeyNotFoundError(ConsoleError):
     """There is no API key in force by that id."""
 

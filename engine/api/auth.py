@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from ipaddress import ip_address
 from typing import Annotated
 
@@ -13,11 +13,29 @@ from fastapi.security.base import SecurityBase
 from engine.api.errors import console_error_response
 from engine.api.provider import console_of
 from engine.console import Console
-from engine.errors import AuthenticationError, ConsoleError, ScopeError
+from engine.errors import AuthenticationError, ConsoleError, HostError, ScopeError
 from engine.keyring import ANONYMOUS, Caller, Keyring
 from engine.state.api_keys import Scope
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def admit(console: Console, authorization: str, host: str, *scopes: Scope) -> Caller:
+    """Who asks with these two headers, and that they may. A browser here that opened another site's page can be made to
+    take that site's name for this console (DNS rebinding), and ask in the name of whoever sits before it; so where no
+    key is needed, names that others may own are refused.
+
+    Raises:
+        AuthenticationError, ScopeError: see `authorize`.
+        HostError: the name is one of those.
+    """
+    caller = authorize(console.keys, _secret_in(authorization), *scopes)
+    if caller is ANONYMOUS and _has_domain(host, console.settings.allowed_hosts):
+        raise HostError(
+            f"without a key this console does not answer to {host[:200]!r}: ask it as 127.0.0.1 or localhost, make a "
+            "key, or put the name into CONSOLE_ALLOWED_HOSTS"
+        )
+    return caller
 
 
 def authorize(keys: Keyring, secret: str | None, *scopes: Scope) -> Caller:
@@ -49,17 +67,8 @@ def _identify(keys: Keyring, secret: str | None) -> Caller:
     return keys.identify(secret)
 
 
-def secret_of(http: Request) -> str | None:
-    """The bearer key of a request; None where it sends none."""
-    return _secret_in(http.headers.get("authorization", ""))
-
-
-def bearer_of(authorization: bytes | None) -> str | None:
-    """The bearer key in the header of that name."""
-    return None if authorization is None else _secret_in(authorization.decode("latin-1"))
-
-
 def _secret_in(authorization: str) -> str | None:
+    """The bearer key of the header; None where it has none."""
     scheme, _, secret = authorization.partition(" ")
     return secret.strip() if scheme.lower() == "bearer" else None
 
@@ -74,7 +83,7 @@ class _Guard(SecurityBase):
         self._scopes = scopes
 
     async def __call__(self, http: Request) -> Caller:
-        return authorize(console_of(http).keys, secret_of(http), *self._scopes)
+        return _admit(console_of(http), http, self._scopes)
 
 
 class _AdminGuard(_Guard):
@@ -83,18 +92,25 @@ class _AdminGuard(_Guard):
     async def __call__(self, http: Request) -> Caller:
         caller = await super().__call__(http)
         origin, host = http.headers.get("origin"), http.headers.get("host", "")
-        if caller is ANONYMOUS and (_has_domain(host) or (origin is not None and origin.partition("://")[2] != host)):
+        if caller is ANONYMOUS and origin is not None and origin.partition("://")[2] != host:
             raise ScopeError(
-                f"a page of {origin or host} may not administer this console without a key: make one on the settings "
-                "page"
+                f"a page of {origin} may not administer this console without a key: make one on the settings page"
             )
         return caller
 
 
-def _has_domain(host: str) -> bool:
-    """Whether a `Host` is a name that anybody may own, and so have lead here (DNS rebinding): no address, and none of
-    the names without a dot that only this network has."""
+def _admit(console: Console, http: Request, scopes: tuple[Scope, ...]) -> Caller:
+    headers = http.headers
+    return admit(console, headers.get("authorization", ""), headers.get("host", ""), *scopes)
+
+
+def _has_domain(host: str, allowed: Iterable[str]) -> bool:
+    """Whether a `Host` is a name that anybody may own, and so have lead here: no address, none of the names without a
+    dot that only this network has, and none of the `allowed`."""
     name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+    name = name.lower()
+    if name in map(str.lower, allowed):
+        return False
     try:
         ip_address(name.strip("[]"))
     except ValueError:
@@ -109,7 +125,7 @@ def guard(endpoint: Endpoint, *scopes: Scope) -> Endpoint:
         console: Console | None = getattr(http.app.state, "console", None)
         try:
             if console is not None:
-                authorize(console.keys, secret_of(http), *scopes)
+                _admit(console, http, scopes)
         except ConsoleError as error:
             return console_error_response(error)
         return await endpoint(http)

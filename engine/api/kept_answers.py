@@ -13,13 +13,13 @@ from functools import partial
 from fastapi import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from engine.api.auth import authorize, bearer_of
+from engine.api.auth import admit
 from engine.api.body_limit import again
 from engine.api.errors import console_error_response
 from engine.api.quotas import metered
 from engine.api.request_ids import id_in
 from engine.console import Console
-from engine.errors import AuthenticationError, ConsoleError, ScopeError
+from engine.errors import ConsoleError
 from engine.gateway import EncodedAnswer, Written
 from engine.inference.request import Timing
 from engine.scheduling.quotas import Meter
@@ -89,8 +89,9 @@ def _answer(console: Console, scope: Scope, body: bytes) -> Response | None:
     if found is None or console.gateway.identity(found.model) != found.identity:
         return None
     try:
-        caller = authorize(console.keys, bearer_of(headers.get(b"authorization")), KeyScope.INFERENCE)
-    except (AuthenticationError, ScopeError):
+        who, host = (headers.get(name, b"").decode("latin-1") for name in (b"authorization", b"host"))
+        caller = admit(console, who, host, KeyScope.INFERENCE)
+    except ConsoleError:
         return None  # the ordinary way says so
     if caller.key_id != found.choices[0].request.key_id:
         return None

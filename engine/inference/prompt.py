@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from jinja2 import TemplateError
@@ -19,20 +19,20 @@ from engine.inference.tokens import TokenizeRequest, Tokens
 from engine.inference.tools import Tool
 from engine.inference.vision import Vision
 
-# Raises for a text that is not worth cutting into tokens.
-CheckText = Callable[[str], None]
-# The same, told also how many more tokens the images take than their marks.
-CheckImageText = Callable[[str, int], None]
 _PROBE = "Hello"
 # Pictures of so many requests are unpacked and made into numbers at once: each may take some 400 MB for that moment.
 _picture_slots = threading.BoundedSemaphore(4)
 
 
-def _accept(_text: str) -> None:
-    """Any text is."""
+class CheckText(Protocol):
+    """Raises for a text that is not worth cutting into tokens; told also how many more its pictures take than their
+    marks."""
+
+    def __call__(self, text: str, num_more: int = 0, /) -> None:
+        """Raise, or not."""
 
 
-def _accept_images(_text: str, _num_more: int) -> None:
+def _accept(_text: str, _num_more: int = 0, /) -> None:
     """Any text is."""
 
 
@@ -115,7 +115,7 @@ def render_image_prompt(
     tools: Sequence[Tool] = (),
     *,
     add_generation_prompt: bool = True,
-    check_text: CheckImageText = _accept_images,
+    check_text: CheckText = _accept,
 ) -> ImagePrompt:
     """As `render_prompt`, for a conversation with pictures: its token ids, and what the model is shown.
 
@@ -169,18 +169,29 @@ def encode_prompt(
     return ids
 
 
-def tokenize(tokenizer: Any, request: TokenizeRequest, context_length: int, vision: Vision | None = None) -> Tokens:
-    """What `request` asks for, as the model would read it; `vision` where its messages hold pictures.
+def tokenize(
+    tokenizer: Any,
+    request: TokenizeRequest,
+    context_length: int,
+    vision: Vision | None = None,
+    check_text: CheckText = _accept,
+) -> Tokens:
+    """What `request` asks for, as the model would read it; `vision` where its messages hold pictures. `check_text` is
+    asked as in `encode_prompt`.
 
     Raises:
         InvalidRequestError: the template refuses the messages, or there is none.
     """
     begins_answer = request.add_generation_prompt
     if request.prompt is None and vision is not None:
-        ids = render_image_prompt(vision, request.messages, add_generation_prompt=begins_answer).token_ids
+        images = render_image_prompt(
+            vision, request.messages, add_generation_prompt=begins_answer, check_text=check_text
+        )
+        ids = images.token_ids
     elif request.prompt is None:
-        ids = render_prompt(tokenizer, request.messages, add_generation_prompt=begins_answer)
+        ids = render_prompt(tokenizer, request.messages, add_generation_prompt=begins_answer, check_text=check_text)
     else:
+        check_text(request.prompt)
         ids = tokenizer(request.prompt, add_special_tokens=request.add_special_tokens)["input_ids"]
     texts = tuple(tokenizer.convert_ids_to_tokens(ids)) if request.has_texts else None
     return Tokens(tuple(ids), context_length, texts)

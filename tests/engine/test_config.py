@@ -64,7 +64,7 @@ _REFUSED: list[tuple[str, str, str]] = [
 
 
 # Anything may stand in these.
-_LISTS = {"api_keys", "preload", "signature_keys", "signature_certificates"}
+_LISTS = {"allowed_hosts", "api_keys", "preload", "signature_keys", "signature_certificates"}
 
 
 @pytest.fixture(autouse=True)

@@ -119,10 +119,27 @@ def test_a_page_of_another_site_may_not_administer_without_a_key(app: Starlette)
         ("app.localhost", 200),
     ],
 )
-def test_a_name_that_was_led_here_may_not_administer_without_a_key(app: Starlette, host: str, status: int) -> None:
+def test_a_name_that_was_led_here_is_not_answered_without_a_key(app: Starlette, host: str, status: int) -> None:
     """DNS rebinding: to the browser the page is of this very site, and a GET has no origin."""
-    assert _get(app, "/admin/models", host=host) == status
-    assert _get(app, "/admin/models", host=host, origin=f"http://{host}") == status
+    for path in (*_PATHS.values(), "/admin/models"):
+        assert _get(app, path, host=host) == status
+        assert _get(app, path, host=host, origin=f"http://{host}") == status
+    assert _get(app, "/healthz", host=host) == 200
+
+
+def test_the_refusal_of_a_name_says_what_to_do(app: Starlette) -> None:
+    answer = call(app, "POST", "/tokenize", json={"prompt": "a"}, headers={"host": "evil.example"})
+    assert answer.status_code == 403
+    assert answer.json()["error"]["code"] == "host_refused"
+    assert "CONSOLE_ALLOWED_HOSTS" in answer.json()["error"]["message"]
+
+
+def test_a_key_or_the_setting_lets_a_name_in(app: Starlette, console: Console) -> None:
+    console.settings = console.settings.model_copy(update={"allowed_hosts": ("Models.example",)})
+    assert _get(app, "/v1/models", host="models.example:8501") == 200
+    assert _get(app, "/v1/models", host="other.example") == 403
+    secret = console.keys.create("one", {Scope.INFERENCE}).secret
+    assert _get(app, "/v1/models", secret, host="other.example") == 200
 
 
 def test_keys_are_never_logged(app: Starlette, console: Console, caplog: pytest.LogCaptureFixture) -> None:

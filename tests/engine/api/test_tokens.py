@@ -73,6 +73,26 @@ def test_what_cannot_be_honoured_is_refused_by_name(
     assert words in response.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"prompt": "ab" * 500_000}, "prompt"),
+        ({"messages": [{"role": "user", "content": "ab" * 500_000}]}, "messages"),
+    ],
+)
+def test_what_no_prompt_can_be_is_not_cut_into_tokens(tiny_url: str, body: dict[str, Any], param: str) -> None:
+    response = _post(tiny_url, "/tokenize", **body)
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert (error["code"], error["param"]) == ("context_length_exceeded", param)
+    assert "at least 541,6" in error["message"]  # letters of the marks may stand for several bytes
+    assert "holds 2,048" in error["message"]
+
+
+def test_a_text_of_the_whole_context_is(tiny_url: str) -> None:
+    assert _post(tiny_url, "/tokenize", prompt="a" * 2048).json()["count"] == 2048
+
+
 def test_the_model_must_be_named_where_there_are_several(app: Starlette, console: Console) -> None:
     assert call(app, "POST", "/tokenize", json={"prompt": "ab"}).json()["tokens"] == [97, 98]
     load_ready(console, "n")
