@@ -102,7 +102,7 @@ class ResponseCache:
                 self._num_hits += 1
                 self._saved_s += kept.engine_s
                 return self._replay(kept, SharedStream(request, timing, key, _ignore, is_hit=True))
-            flight, is_first = self._find_flight(key, run_key(request, key))
+            flight, is_first = self._find_flight(key, run_key(request, key), request.key_id)
             stream = SharedStream(request, timing, key, lambda one: self._leave(flight, one), is_hit=not is_first)
             flight.join(stream)
         if is_first:
@@ -121,7 +121,7 @@ class ResponseCache:
             found = [self._store.get(one) for one in keys]
             answers = [one for one in found if isinstance(one, KeptAnswer)]
             if len(answers) == len(keys):
-                self._store.put(key, _encoded(streams, answers, identity, written), keys)
+                self._store.put(key, _encoded(streams, answers, identity, written), keys, streams[0].request.key_id)
 
     def find_encoded(self, key: bytes) -> EncodedAnswer | None:
         """The HTTP answer under `key`; None where there is none."""
@@ -160,14 +160,14 @@ class ResponseCache:
         """Cancel the runs that are read here."""
         self._readers.close()
 
-    def _find_flight(self, key: bytes, shared: bytes) -> tuple[Flight, bool]:
+    def _find_flight(self, key: bytes, shared: bytes, owner: str | None) -> tuple[Flight, bool]:
         """The run to join, and whether it has yet to begin."""
         found = self._flights.get(shared)
         if found is not None:
             self._num_shared += 1
             return found, False
         self._num_misses += 1
-        flight = self._flights[shared] = Flight(key, shared)
+        flight = self._flights[shared] = Flight(key, shared, owner)
         return flight, True
 
     def _begin(self, flight: Flight, begin: Callable[[], RoutedStream]) -> None:
@@ -200,7 +200,7 @@ class ResponseCache:
         engine_s = _engine_s(finished)
         if is_whole:
             answer = KeptAnswer((*flight.events, finished), finished, flight.instance, engine_s)
-            self._store.put(flight.key, answer)
+            self._store.put(flight.key, answer, owner=flight.owner)
         for listener in flight.listeners:
             if not listener.is_hit:
                 listener.put(finished)

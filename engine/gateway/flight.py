@@ -37,11 +37,12 @@ class SharedStream(OutputStream):
 
 
 class Flight:
-    """The run that answers all of `listeners`, and what it said so far. `lock` is its owner's, held by whoever calls
-    anything but `open` and `wait_opened`."""
+    """The run that answers all of `listeners`, who have the API key `owner`, and what it said so far. Whoever calls
+    anything but `open` and `wait_opened` holds the lock of the cache that it belongs to."""
 
-    def __init__(self, key: bytes, run_key: bytes) -> None:
+    def __init__(self, key: bytes, run_key: bytes, owner: str | None) -> None:
         self.key = key
+        self.owner = owner
         self.run_key = run_key
         self.events: list[Event] = []
         self.listeners: list[SharedStream] = []

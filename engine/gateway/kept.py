@@ -1,8 +1,9 @@
-"""What the response cache keeps, within a bound of bytes and a time to live."""
+"""What the response cache keeps, within a bound of bytes and a time to live. API keys share the bound: where it is
+passed, the one goes that holds most."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Hashable, Iterator
 from dataclasses import dataclass
 
@@ -76,19 +77,23 @@ Kept = KeptAnswer | EncodedAnswer
 @dataclass(frozen=True, slots=True)
 class _Item:
     value: Kept
+    owner: str | None
     size_bytes: int
     expires_s: float
 
 
 class KeptStore:
-    """The least recently used goes first. One thread at a time may call."""
+    """Of the owner who holds most, the least recently used goes first; so nobody loses to others what he keeps within
+    his share. One thread at a time may call."""
 
     def __init__(self, max_bytes: int, ttl_s: float, clock: Clock) -> None:
         self.max_bytes = max_bytes
         self.size_bytes = 0
         self._ttl_s = ttl_s
         self._clock = clock
-        self._items: OrderedDict[bytes, _Item] = OrderedDict()
+        self._items: dict[bytes, _Item] = {}
+        self._used: dict[str | None, OrderedDict[bytes, None]] = {}  # keys by owner, the least recently used first
+        self._bytes: Counter[str | None] = Counter()
 
     def get(self, key: bytes) -> Kept | None:
         """What is kept under `key`; None where there is nothing, or its time is over."""
@@ -98,12 +103,12 @@ class KeptStore:
         if self._clock.monotonic() >= item.expires_s:
             self._drop(key)
             return None
-        self._items.move_to_end(key)
+        self._used[item.owner].move_to_end(key)
         return item.value
 
-    def put(self, key: bytes, value: Kept, made_of: Collection[bytes] = ()) -> None:
-        """Keep it, no longer than what it is made of: the entries under those keys. What is larger than the whole bound
-        is not kept."""
+    def put(self, key: bytes, value: Kept, made_of: Collection[bytes] = (), owner: str | None = None) -> None:
+        """Keep it for the API key `owner`, no longer than what it is made of: the entries under those keys. What is
+        larger than the whole bound is not kept."""
         self._drop(key)
         size_bytes = value.size_bytes
         if size_bytes > self.max_bytes:
@@ -112,14 +117,19 @@ class KeptStore:
         if len(parts) < len(made_of):
             return
         expires_s = min(parts, default=self._clock.monotonic() + self._ttl_s)
-        self._items[key] = _Item(value, size_bytes, expires_s)
+        self._items[key] = _Item(value, owner, size_bytes, expires_s)
+        self._used.setdefault(owner, OrderedDict())[key] = None
+        self._bytes[owner] += size_bytes
         self.size_bytes += size_bytes
         while self.size_bytes > self.max_bytes:
-            self._drop(next(iter(self._items)))
+            most = max(self._bytes, key=self._bytes.__getitem__)
+            self._drop(next(iter(self._used[most])))
 
     def clear(self) -> None:
         """Keep nothing."""
         self._items.clear()
+        self._used.clear()
+        self._bytes.clear()
         self.size_bytes = 0
 
     def answers(self) -> Iterator[KeptAnswer]:
@@ -128,8 +138,13 @@ class KeptStore:
 
     def _drop(self, key: bytes) -> None:
         item = self._items.pop(key, None)
-        if item is not None:
-            self.size_bytes -= item.size_bytes
+        if item is None:
+            return
+        self.size_bytes -= item.size_bytes
+        self._bytes[item.owner] -= item.size_bytes
+        del self._used[item.owner][key]
+        if not self._used[item.owner]:
+            del self._used[item.owner], self._bytes[item.owner]
 
 
 def _size(event: Event) -> int:

@@ -1,7 +1,7 @@
 """Stored responses in the state database, one row each: who made it and when as columns, the rest as JSON.
 
-The store is bounded in rows and bytes; beyond that the oldest go. A response is only ever found by the key that made
-it.
+The store is bounded in rows and bytes; beyond that the oldest of the key go that has most, so no key drives out what
+another one keeps within its share. A response is only ever found by the key that made it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class ResponseStore:
         database.create_tables(_METADATA)
 
     def add(self, stored: StoredResponse, key_id: str | None) -> None:
-        """Keep a new response; the oldest go where there are too many."""
+        """Keep a new response; the oldest of the key that has most go where there are too many."""
         row = {"id": stored.id, "key_id": key_id, "created_at_s": self._clock(), **_payload(stored)}
         with self._database.begin() as connection:
             connection.execute(insert(_TABLE).values(row))
@@ -92,12 +92,20 @@ class ResponseStore:
             connection.execute(delete(_TABLE).where(_TABLE.c.id == response_id))
 
     def _beyond_the_bounds(self) -> Any:
-        """The ids of all that are older than the newest ones which fit."""
+        """The ids of all that do not fit, if keys take turns to keep their newest: by rows, and by bytes."""
         newest_first = (_TABLE.c.created_at_s.desc(), _TABLE.c.id)
-        ranked = select(
+        own = select(
             _TABLE.c.id,
-            func.row_number().over(order_by=newest_first).label("place"),
-            func.sum(_TABLE.c.size_bytes).over(order_by=newest_first).label("total_bytes"),
+            _TABLE.c.created_at_s,
+            _TABLE.c.size_bytes,
+            func.row_number().over(partition_by=_TABLE.c.key_id, order_by=newest_first).label("place"),
+            func.sum(_TABLE.c.size_bytes).over(partition_by=_TABLE.c.key_id, order_by=newest_first).label("bytes"),
+        ).subquery()
+        ties = (own.c.created_at_s.desc(), own.c.id)
+        ranked = select(
+            own.c.id,
+            func.row_number().over(order_by=(own.c.place, *ties)).label("place"),
+            func.sum(own.c.size_bytes).over(order_by=(own.c.bytes, *ties)).label("total_bytes"),
         ).subquery()
         is_beyond = (ranked.c.place > self._max_responses) | (ranked.c.total_bytes > self._max_bytes)
         return select(ranked.c.id).where(is_beyond)

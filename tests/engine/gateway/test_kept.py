@@ -41,6 +41,15 @@ def test_the_least_recently_used_goes_first() -> None:
     assert [key for key in (b"1", b"2", b"3", b"4") if store.get(key)] == [b"1", b"3", b"4"]
 
 
+def test_an_owner_who_keeps_much_drives_out_his_own_alone() -> None:
+    store = KeptStore(3 * _answer().size_bytes, 10.0, FakeClock())
+    store.put(b"theirs", _answer(), owner="key-2")
+    for number in range(9):
+        store.put(bytes([number]), _answer(), owner="key-1")
+    assert store.get(b"theirs") is not None
+    assert [number for number in range(9) if store.get(bytes([number]))] == [7, 8]
+
+
 def test_what_is_larger_than_the_bound_is_not_kept_and_drives_nothing_out() -> None:
     store = KeptStore(2 * _answer().size_bytes, 10.0, FakeClock())
     store.put(b"1", _answer())
@@ -74,9 +83,12 @@ def test_clearing_leaves_nothing() -> None:
     assert not list(store.answers())
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3_000))), st.integers(0, 20_000))
-def test_the_bound_holds_whatever_comes(puts: list[tuple[int, int]], max_bytes: int) -> None:
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3_000), st.sampled_from([None, "a", "b"]))),
+    st.integers(0, 20_000),
+)
+def test_the_bound_holds_whatever_comes(puts: list[tuple[int, int, str | None]], max_bytes: int) -> None:
     store = KeptStore(max_bytes, 10.0, FakeClock())
-    for key, length in puts:
-        store.put(bytes([key]), _answer("x" * length))
+    for key, length, owner in puts:
+        store.put(bytes([key]), _answer("x" * length), owner=owner)
         assert store.size_bytes == sum(answer.size_bytes for answer in store.answers()) <= max_bytes

@@ -84,6 +84,36 @@ def test_the_oldest_go_beyond_the_bound_of_bytes(database: Database) -> None:
     assert _kept(store, "a", "b", "c", "d") == ["b", "d"]
 
 
+def test_a_key_that_floods_drives_out_its_own_alone(database: Database) -> None:
+    clock = FakeClock()
+    store = ResponseStore(database, clock.wall, max_responses=4)
+    store.add(_stored("theirs"), "key-2")
+    store.add(_stored("anonymous"), None)
+    for number in range(9):
+        clock.advance(1)
+        store.add(_stored(f"flood-{number}"), "key-1")
+    assert store.get("theirs", "key-2") is not None
+    assert store.get("anonymous", None) is not None
+    assert [number for number in range(9) if store.get(f"flood-{number}", "key-1")] == [7, 8]
+
+
+def test_a_key_that_floods_with_bytes_drives_out_its_own_alone(database: Database) -> None:
+    clock = FakeClock()
+    store = ResponseStore(database, clock.wall, max_bytes=6_000)
+    store.add(_stored("theirs", "x" * 1_000), "key-2")
+    for number in range(9):
+        clock.advance(1)
+        store.add(_stored(f"flood-{number}", "x" * 1_000), "key-1")
+    assert store.get("theirs", "key-2") is not None
+    assert [number for number in range(9) if store.get(f"flood-{number}", "key-1")] == [5, 6, 7, 8]
+    clock.advance(1)
+    store.add(_stored("more", "x" * 3_000), "key-2")
+    kept = [number for number in range(9) if store.get(f"flood-{number}", "key-1")]
+    assert store.get("more", "key-2") is not None
+    assert store.get("theirs", "key-2") is None
+    assert kept in ([6, 7, 8], [7, 8])
+
+
 def test_two_of_one_id_are_an_error(database: Database) -> None:
     store = ResponseStore(database)
     store.add(_stored("resp_1"), None)
