@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import HTMLResponse
 from pydantic import BaseModel
+
+from engine.api.reference import HEADERS, render
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -58,7 +61,12 @@ EVENTS: Responses = {
 
 
 class DocumentedApi(FastAPI):
-    """Without the answer that FastAPI tells of by itself for what a schema refuses: here that is 400."""
+    """Without the answer that FastAPI tells of by itself for what a schema refuses: here that is 400. At `/docs` is a
+    page of our own, as FastAPI's are written by scripts of other hosts."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(docs_url=None, redoc_url=None, **options)
+        self.add_route("/docs", self._show, include_in_schema=False)
 
     def openapi(self) -> dict[str, Any]:
         """The document; made once."""
@@ -71,3 +79,6 @@ class DocumentedApi(FastAPI):
                 document["components"]["schemas"].pop(name, None)
             self.openapi_schema = document
         return self.openapi_schema
+
+    async def _show(self, http: Request) -> Response:
+        return HTMLResponse(render(self.openapi(), http.scope.get("root_path", "")), headers=HEADERS)
