@@ -93,6 +93,9 @@ class Settings(BaseSettings):
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="keys for the API and the sign-in of the pages, separated by commas"
     )
+    batch_file_days: float = Field(
+        30.0, gt=0, le=36_500, description="days after which files of batches are removed, if no open batch reads them"
+    )
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="names under which programs may ask a console without keys, besides localhost, by commas"
     )

@@ -40,6 +40,7 @@ from engine.weights.trust_jobs import TrustJobs
 from engine.weights.upkeep import repair
 
 logger = logging.getLogger(__name__)
+_DAY_S = 86_400.0
 
 
 @dataclass
@@ -140,7 +141,7 @@ def open_console(settings: Settings, clock: Clock | None = None) -> Console:
         preloading=Preloading(settings.preload, weights.cache, notices.append),
         pulls=Pulls(weights.cache, clock),
         quantizing=Quantizing(weights, engine.load_lock, clock),
-        batches=Batches(settings.home, database, settings.max_running, clock),
+        batches=Batches(settings.home, database, settings.max_running, clock, settings.batch_file_days * _DAY_S),
         notices=notices,
     )
     serving = ServingStore(database)

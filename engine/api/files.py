@@ -29,14 +29,14 @@ _BYTES: Responses = {200: {"content": {"application/octet-stream": {"schema": {"
 async def upload_file(http: Request, caller: InferenceCaller, console: ConsoleOfServer) -> FileObject:
     """One JSON object a line: `custom_id`, `method`, `url` and `body`. It is read when a batch is made of it."""
     files = console.batches.files
-    upload = await run_in_threadpool(files.open_upload)
+    upload = await run_in_threadpool(console.batches.open_upload, caller.key_id)
     try:
         form = await receive_form(http, upload, MAX_FILE_BYTES)
         _check_fields(form.fields)
         stored = await run_in_threadpool(files.keep, upload, form.filename, form.fields["purpose"], caller.key_id)
     finally:
         await run_in_threadpool(_remove, upload)
-    return FileObject.of(stored)
+    return FileObject.of(stored, files.expires_at_s(stored))
 
 
 def _remove(upload: Path) -> None:
@@ -66,7 +66,8 @@ async def list_files(
     found = await run_in_threadpool(
         console.batches.files.list, caller.key_id, purpose, after, limit + 1, is_newest_first=newest_first
     )
-    data = [FileObject.of(file) for file in found[:limit]]
+    files = console.batches.files
+    data = [FileObject.of(file, files.expires_at_s(file)) for file in found[:limit]]
     first, last = (data[0].id, data[-1].id) if data else (None, None)
     return FileList(data=data, first_id=first, last_id=last, has_more=len(found) > limit)
 
@@ -74,7 +75,9 @@ async def list_files(
 @router.get("/files/{file_id}", responses=UNKNOWN, summary="What is known of a file")
 async def get_file(file_id: str, caller: InferenceCaller, console: ConsoleOfServer) -> FileObject:
     """Its name, size and purpose."""
-    return FileObject.of(await run_in_threadpool(console.batches.files.get, file_id, caller.key_id))
+    files = console.batches.files
+    file = await run_in_threadpool(files.get, file_id, caller.key_id)
+    return FileObject.of(file, files.expires_at_s(file))
 
 
 @router.get(

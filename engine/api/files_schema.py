@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from engine.batches import MAX_FILE_BYTES, StoredFile
 
@@ -14,19 +14,20 @@ class FileObject(BaseModel):
     object: Literal["file"] = "file"
     bytes: int
     created_at: int
-    expires_at: None = None
+    expires_at: int | None = Field(description="when it is removed, or as soon afterwards as no open batch reads it")
     filename: str
     purpose: Literal["batch", "batch_output"]
     status: Literal["processed"] = "processed"
     status_details: None = None
 
     @classmethod
-    def of(cls, file: StoredFile) -> FileObject:
+    def of(cls, file: StoredFile, expires_at_s: float | None) -> FileObject:
         """As the API shows it."""
         return cls(
             id=file.id,
             bytes=file.size_bytes,
             created_at=int(file.created_at_s),
+            expires_at=None if expires_at_s is None else int(expires_at_s),
             filename=file.filename,
             purpose="batch" if file.purpose == "batch" else "batch_output",
         )

@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import logging
+import math
 import os
 import threading
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,11 +54,13 @@ class Batches:
     """`max_running` is the number of places in an instance's batch, of which rows take half at most, so that whoever
     asks at the same time finds one free; what waits for a place besides has precedence by its priority."""
 
-    def __init__(self, home: Path, database: Database, max_running: int, clock: Clock) -> None:
+    def __init__(
+        self, home: Path, database: Database, max_running: int, clock: Clock, file_ttl_s: float = math.inf
+    ) -> None:
         self._folder = home / "batches"
         self._store = BatchStore(database)
         self._clock = clock
-        self.files = Files(self._folder, FileStore(database), clock.wall)
+        self.files = Files(self._folder, FileStore(database), clock.wall, file_ttl_s)
         self.num_in_flight = max(1, min(MAX_IN_FLIGHT, max_running // 2))
         self._slots = asyncio.Semaphore(self.num_in_flight)
         self._loop = LoopThread("batches")
@@ -73,6 +77,7 @@ class Batches:
         try:
             self._why_not = self._take_lease()
             left = () if self._why_not is not None else self._store.open()
+            self.remove_expired()
         except StoreError as error:
             self._why_not, left = str(error), ()
         if self._why_not is not None:
@@ -153,12 +158,18 @@ class Batches:
             FileUnknownError: the key has none by that id.
             FileInUseError: a batch reads it.
         """
-        file = self.files.get(file_id, key_id)
-        with self._lock:  # no batch of it begins meanwhile
-            reader = self._store.reader_of(file.id)
-            if reader is not None:
-                raise FileInUseError(f"the batch {reader} reads {file.id}: cancel it, or wait for its end")
-            self.files.delete(file.id)
+        self._delete_file(self.files.get(file_id, key_id).id)
+
+    def remove_expired(self) -> None:
+        """Remove the files of all keys whose time is over, but for those that a batch which has not ended reads."""
+        for file in self.files.expired():
+            with suppress(FileInUseError):
+                self._delete_file(file.id)
+
+    def open_upload(self, key_id: str | None) -> Path:
+        """As `Files.open_upload`, once what has expired is gone."""
+        self.remove_expired()
+        return self.files.open_upload(key_id)
 
     def close(self) -> None:
         """Cancel the rows in flight; the next start goes on with them."""
@@ -167,6 +178,13 @@ class Batches:
         if self._lease is not None:
             os.close(self._lease)
             self._lease = None
+
+    def _delete_file(self, file_id: str) -> None:
+        with self._lock:  # no batch of it begins meanwhile
+            reader = self._store.reader_of(file_id)
+            if reader is not None:
+                raise FileInUseError(f"the batch {reader} reads {file_id}: cancel it, or wait for its end")
+            self.files.delete(file_id)
 
     def _take_lease(self) -> str | None:
         """Hold the folder, so that two processes do not run the same rows; the system takes it from a process that is

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import BigInteger, Column, Double, MetaData, String, Table, Text, delete, func, insert, select, tuple_
 
@@ -32,6 +32,16 @@ class StoredFile:
     purpose: str
     size_bytes: int
     created_at_s: float
+
+
+class Totals(NamedTuple):
+    """How many files there are, and their bytes."""
+
+    num_files: int
+    size_bytes: int
+
+
+_ALL: Any = select(func.count(), func.coalesce(func.sum(_TABLE.c.size_bytes), 0))
 
 
 class FileStore:
@@ -76,12 +86,25 @@ class FileStore:
             rows = connection.execute(query.order_by(*place).limit(limit)).mappings().all()
         return tuple(StoredFile(**row) for row in rows)
 
-    def totals(self) -> tuple[int, int]:
-        """How many files there are of all keys, and their bytes."""
-        query: Any = select(func.count(), func.coalesce(func.sum(_TABLE.c.size_bytes), 0))
+    def totals(self) -> Totals:
+        """Of all keys."""
+        return self._totals(_ALL)
+
+    def totals_of(self, key_id: str | None) -> Totals:
+        """Of one key."""
+        return self._totals(_ALL.where(_TABLE.c.key_id.is_not_distinct_from(key_id)))
+
+    def older_than(self, created_at_s: float) -> tuple[StoredFile, ...]:
+        """The files of all keys that were made before that moment."""
+        query = select(_TABLE).where(_TABLE.c.created_at_s < created_at_s)
+        with self._database.begin() as connection:
+            rows = connection.execute(query).mappings().all()
+        return tuple(StoredFile(**row) for row in rows)
+
+    def _totals(self, query: Any) -> Totals:
         with self._database.begin() as connection:
             num_files, size_bytes = connection.execute(query).one()
-        return int(num_files), int(size_bytes)
+        return Totals(int(num_files), int(size_bytes))
 
     def delete(self, file_id: str) -> None:
         """Forget it."""

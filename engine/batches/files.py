@@ -5,6 +5,7 @@ Layout: `files/ID` is a file; `uploads/` has what is still coming in.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import uuid
@@ -20,6 +21,9 @@ from engine.weights.atomic import sync_folder
 MAX_FILE_BYTES = 100 * 2**20
 MAX_FILES = 10_000
 MAX_TOTAL_BYTES = 10 * 2**30
+# Of one key, so that none takes the room of all.
+MAX_KEY_FILES = 1_000
+MAX_KEY_BYTES = 2 * 2**30
 MAX_NAME_LENGTH = 255
 BATCH, BATCH_OUTPUT = "batch", "batch_output"
 _LEFTOVER_S = 3_600.0
@@ -29,24 +33,22 @@ class Files:
     """Every method may be called from any thread, and raises StoreError when the disk or the database cannot do it. A
     file is only ever found by the key that made it; `key_id` is None for callers without a key."""
 
-    def __init__(self, folder: Path, store: FileStore, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, folder: Path, store: FileStore, clock: Callable[[], float] = time.time, ttl_s: float = math.inf
+    ) -> None:
         self._folder = folder / "files"
         self._uploads = folder / "uploads"
         self._store = store
         self._clock = clock
+        self._ttl_s = ttl_s
 
-    def open_upload(self) -> Path:
+    def open_upload(self, key_id: str | None) -> Path:
         """The path of a new empty file, for `keep`. What a killed process left there an hour ago goes.
 
         Raises:
-            FileTooLargeError: there is no room for one more.
+            FileTooLargeError: there is no room for one more, here or of this key.
         """
-        num_files, total_bytes = self._store.totals()
-        if num_files >= MAX_FILES or total_bytes >= MAX_TOTAL_BYTES:
-            raise FileTooLargeError(
-                f"there are {num_files:,} files of {total_bytes:,} bytes here, and {MAX_FILES:,} of "
-                f"{MAX_TOTAL_BYTES:,} are the most there may be: delete some"
-            )
+        self._check_room(key_id, 1)
         try:
             for folder in (self._folder, self._uploads):
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -58,9 +60,11 @@ class Files:
         return upload
 
     def keep(self, upload: Path, filename: str, purpose: str, key_id: str | None) -> StoredFile:
-        """Make the bytes at `upload`, which are moved, a file of this key that survives a power cut."""
+        """Make the bytes at `upload`, which are moved, a file of this key that survives a power cut. Raises as
+        `open_upload` does, as others may have come meanwhile."""
         file_id = f"file-{uuid.uuid4().hex}"
         try:
+            self._check_room(key_id, upload.stat().st_size)
             with upload.open("rb") as stream:
                 os.fsync(stream.fileno())
             os.replace(upload, self.path(file_id))
@@ -104,6 +108,26 @@ class Files:
         """A key's files, those after the file `after` in the order asked for. Raises as `get` does."""
         last = None if after is None else self.get(after, key_id)
         return self._store.list(key_id, purpose, last, limit, is_newest_first=is_newest_first)
+
+    def expires_at_s(self, file: StoredFile) -> float | None:
+        """When a file goes by itself, in seconds since the epoch; None for never."""
+        return None if math.isinf(self._ttl_s) else file.created_at_s + self._ttl_s
+
+    def expired(self) -> tuple[StoredFile, ...]:
+        """The files of all keys whose time is over."""
+        return self._store.older_than(self._clock() - self._ttl_s)
+
+    def _check_room(self, key_id: str | None, size_bytes: int) -> None:
+        bounds = (
+            ("here", self._store.totals(), MAX_FILES, MAX_TOTAL_BYTES),
+            ("of this key", self._store.totals_of(key_id), MAX_KEY_FILES, MAX_KEY_BYTES),
+        )
+        for whose, found, most_files, most_bytes in bounds:
+            if found.num_files >= most_files or found.size_bytes + size_bytes > most_bytes:
+                raise FileTooLargeError(
+                    f"there are {found.num_files:,} files of {found.size_bytes:,} bytes {whose}, and {most_files:,} of "
+                    f"{most_bytes:,} are the most there may be: delete some"
+                )
 
     def delete(self, file_id: str) -> None:
         """Forget a file of ours and remove its bytes."""

@@ -57,6 +57,7 @@ _REFUSED: list[tuple[str, str, str]] = [
     ("unload_idle", "maybe", "valid boolean"),
     ("environment_profile", "", "at least 1 character"),
     ("log_level", "verbose", "'debug', 'info', 'warning' or 'error'"),
+    ("batch_file_days", "0", "greater than 0"),
     ("log_format", "xml", "'plain' or 'json'"),
     ("log_prompts", "maybe", "valid boolean"),
     ("home", "~nobody-by-that-name/x", "give the whole path"),

@@ -32,7 +32,7 @@ def batches(database: Database, tmp_path: Path) -> Iterator[Batches]:
 
 
 def _add(batches: Batches, *lines: str) -> Batch:
-    upload = batches.files.open_upload()
+    upload = batches.open_upload(None)
     upload.write_text("".join(f"{line}\n" for line in lines))
     return batches.create(None, batches.files.keep(upload, "rows", "batch", None).id, _URL)
 
