@@ -19,12 +19,13 @@ _PARTS = {
     "engine": "tests.bench.engine_speed",
     "pages": "tests.bench.page_speed",
     "cached": "tests.bench.cached_speed",
+    "clients": "tests.bench.clients_speed",
     "environment": "tests.bench.environment_speed",
     "models": "tests.bench.model_figures",
     "gpu": "tests.bench.gpu_speed",
     "gpu_models": "tests.bench.gpu_models",
 }
-_ANYWHERE = ("startup", "engine", "pages", "cached", "environment", "models")
+_ANYWHERE = ("startup", "engine", "pages", "cached", "clients", "environment", "models")
 
 
 def main() -> None:

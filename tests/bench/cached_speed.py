@@ -4,15 +4,10 @@ of a second process."""
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
 import sys
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psutil
@@ -20,13 +15,13 @@ import psutil
 from engine.latency import percentile
 from tests.bench.load import Load, Took, run_load
 from tests.bench.results import Figure
+from tests.bench.servers import Running, find_port, started
 from tests.fakes import save_tiny_llama
 
 _SECRET = "bench-secret"
 _NUM_CONNECTIONS = 32
 _NUM_REQUESTS = 12_000
 _MOST_S = 30.0
-_START_S = 180.0
 _PATH = "/v1/chat/completions"
 _HEADERS = {"authorization": f"Bearer {_SECRET}", "content-type": "application/json"}
 _BODY = json.dumps(
@@ -42,13 +37,13 @@ _BODY = json.dumps(
 def measure(home: Path) -> Iterator[Figure]:
     """Requests a second, P95 and the server's processor time of answers from the cache, after some that are not
     counted. The processor time holds where the machine is shared."""
-    with _server(home / "cached") as (port, process):
+    with _server(home / "cached") as server:
         for _ in range(3):
-            ask(port)
-        _send(port, 1_000)
-        before_s = _processor_s(process)
-        took = _send(port, _NUM_REQUESTS)
-        worked_s = _processor_s(process) - before_s
+            ask(server.port)
+        _send(server.port, 1_000)
+        before_s = _processor_s(server.pid)
+        took = _send(server.port, _NUM_REQUESTS)
+        worked_s = _processor_s(server.pid) - before_s
     p95_ms = percentile(took.latencies_ms, 0.95)
     assert p95_ms is not None
     yield Figure("api.cached.rps", len(took.latencies_ms) / took.elapsed_s, "req/s")
@@ -56,8 +51,8 @@ def measure(home: Path) -> Iterator[Figure]:
     yield Figure("api.cached.processor_ms", worked_s / len(took.latencies_ms) * 1000, "ms")
 
 
-def _processor_s(process: subprocess.Popen[bytes]) -> float:
-    times = psutil.Process(process.pid).cpu_times()
+def _processor_s(pid: int) -> float:
+    times = psutil.Process(pid).cpu_times()
     return float(times.user + times.system)
 
 
@@ -75,17 +70,14 @@ def _send(port: int, num_requests: int) -> Took:
     return took
 
 
-@contextmanager
-def _server(home: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """The port and the process of `python -m engine.api` with the tiny model ready."""
+def _server(home: Path) -> AbstractContextManager[Running]:
+    """`python -m engine.api` with the tiny model ready."""
     home.mkdir(parents=True)
-    model = save_tiny_llama(home / "tiny")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = int(free.getsockname()[1])
+    port = find_port()
     settings = {
         "CONSOLE_HOME": str(home),
         "CONSOLE_PORT": str(port),
-        "CONSOLE_MODEL": str(model),
+        "CONSOLE_MODEL": str(save_tiny_llama(home / "tiny")),
         "CONSOLE_MODEL_NAME": "tiny",
         "CONSOLE_DEVICE": "cpu",
         "CONSOLE_KV_CACHE_GIB": "0.1",
@@ -93,21 +85,4 @@ def _server(home: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
         "CONSOLE_RESPONSE_CACHE_MIB": "64",
         "CONSOLE_LOG_LEVEL": "warning",
     }
-    process = subprocess.Popen([sys.executable, "-m", "engine.api"], env=os.environ | settings)
-    try:
-        _await_ready(port, process)
-        yield port, process
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def _await_ready(port: int, process: subprocess.Popen[bytes]) -> None:
-    until_s = time.monotonic() + _START_S
-    while time.monotonic() < until_s and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
-    raise RuntimeError(f"the server was not ready within {_START_S:g} s (exit status {process.poll()})")
+    return started([sys.executable, "-m", "engine.api"], port, "/readyz", settings)
