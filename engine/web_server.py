@@ -8,6 +8,7 @@ its own bounds (api/body_limit.py), as has a connection between two requests (uv
 from __future__ import annotations
 
 import asyncio
+from enum import Enum, auto
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -18,17 +19,25 @@ MAX_HEAD_BYTES = 64 * 1024
 _SHUTDOWN_S = 10
 
 
-class BoundedHttp(HttpToolsProtocol):
-    """One connection. A head that comes in one piece costs no timer."""
+class _Part(Enum):
+    """What of a request the client is sending; nothing between two of them."""
 
-    _has_head = False
+    NOTHING = auto()
+    HEAD = auto()
+    BODY = auto()
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """One connection. A request that comes in one piece costs no timer."""
+
+    _part = _Part.NOTHING
     _num_head_bytes = 0
-    _head_timer: asyncio.TimerHandle | None = None
+    _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Count the time from here: a connection on which nothing comes is not kept either."""
         super().connection_made(transport)
-        self._await_head()
+        self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Its timer goes with it."""
@@ -36,41 +45,49 @@ class BoundedHttp(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Also where the first bytes of a head come, and all that come before its end."""
-        was_in_head = not self._has_head
+        """Bytes count that come while a head has begun and not ended; and time, while no request is being answered."""
+        before = self._part
         super().data_received(data)
-        if self._has_head or self.transport.is_closing():
+        if self.transport.is_closing():
             return
-        self._num_head_bytes += len(data) if was_in_head else 0
+        if before is self._part is _Part.HEAD:
+            self._num_head_bytes += len(data)
         if self._num_head_bytes > MAX_HEAD_BYTES:
             self._refuse(b"431 Request Header Fields Too Large")
-        elif self._head_timer is None:
-            self._await_head()
+        elif self._timer is None and (self._part is _Part.HEAD or not self._is_answering):
+            self._start_timer()
 
     def on_message_begin(self) -> None:
         """A head begins."""
         super().on_message_begin()
-        self._has_head = False
+        self._part = _Part.HEAD
 
     def on_headers_complete(self) -> None:
         """It has ended."""
-        self._has_head, self._num_head_bytes = True, 0
+        self._part, self._num_head_bytes = _Part.BODY, 0
         self._stop_timer()
         super().on_headers_complete()
 
-    def on_response_complete(self) -> None:
-        """What comes next is a head, but where one has come already."""
-        self._has_head = bool(self.pipeline)
-        super().on_response_complete()
+    def on_message_complete(self) -> None:
+        """The body has too. Where it was answered before, as one that is too large is, the time for the rest of it
+        was counted, so that what nobody reads is not sent for ever."""
+        self._part = _Part.NOTHING
+        super().on_message_complete()
 
-    def _await_head(self) -> None:
-        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
+    @property
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _start_timer(self) -> None:
+        self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
 
     def _give_up(self) -> None:
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._await_head()  # the answer to the request before goes on
-        else:
+        if self._is_answering:
+            self._start_timer()  # the head is the next one's, on the same connection
+        elif self._part is _Part.HEAD:
             self._refuse(b"408 Request Timeout")
+        else:
+            self.transport.close()
 
     def _refuse(self, status: bytes) -> None:
         self._stop_timer()
@@ -79,9 +96,9 @@ class BoundedHttp(HttpToolsProtocol):
             self.transport.close()
 
     def _stop_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 def build_server(app: ASGIApp) -> uvicorn.Server:

@@ -20,6 +20,11 @@ from engine.web_server import MAX_HEAD_BYTES, build_server
 from tests.engine.api.servers import serve
 
 _HEAD = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n"
+_REFUSED = b"POST /refuse HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n" % (8 * MAX_HEAD_BYTES)
+
+
+async def _refuse(_: Request) -> Response:
+    return PlainTextResponse("too large", 413)
 
 
 async def _echo(http: Request) -> Response:
@@ -28,7 +33,9 @@ async def _echo(http: Request) -> Response:
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with serve(Starlette(routes=[Route("/", _echo, methods=["GET", "POST"])])) as one:
+    with serve(
+        Starlette(routes=[Route("/", _echo, methods=["GET", "POST"]), Route("/refuse", _refuse, methods=["POST"])])
+    ) as one:
         yield one
 
 
@@ -54,11 +61,38 @@ def _read_all(connection: socket.socket) -> bytes:
 
 
 @pytest.mark.usefixtures("_hasty")
-@pytest.mark.parametrize("sent", [b"", b"GET /", b"GET / HTTP/1.1\r\nhost: a\r\nx: ", b"\r\n\r\n"])
+@pytest.mark.parametrize("sent", [b"GET /", b"GET / HTTP/1.1\r\nhost: a\r\nx: "])
 def test_a_head_that_does_not_end_is_given_up(url: str, sent: bytes) -> None:
     with _connect(url) as connection:
         connection.sendall(sent)
         assert _read_all(connection).startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.usefixtures("_hasty")
+@pytest.mark.parametrize("sent", [b"", b"\r\n\r\n"])
+def test_a_connection_on_which_no_head_begins_is_closed(url: str, sent: bytes) -> None:
+    with _connect(url) as connection:
+        connection.sendall(sent)
+        assert _read_all(connection) == b""
+
+
+def test_the_rest_of_a_body_that_was_answered_is_no_head(url: str) -> None:
+    """It is read and dropped, so that the client gets to its answer."""
+    with _connect(url) as connection:
+        connection.sendall(_REFUSED)
+        for _ in range(8):
+            connection.sendall(b"x" * MAX_HEAD_BYTES)
+        connection.sendall(_HEAD.replace(b"host", b"connection: close\r\nhost") + b"ok")
+        answers = _read_all(connection)
+    assert answers.startswith(b"HTTP/1.1 413 ")
+    assert answers.count(b"HTTP/1.1 200 ") == 1
+
+
+@pytest.mark.usefixtures("_hasty")
+def test_the_rest_of_such_a_body_is_not_read_for_ever(url: str) -> None:
+    with _connect(url) as connection:
+        connection.sendall(_REFUSED + b"x")
+        assert _read_all(connection).count(b"HTTP/1.1 ") == 1
 
 
 @pytest.mark.usefixtures("_hasty")
