@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import streamlit as st
 
-SOURCE_PARAM = "source"
+# No name of a widget that another page binds to the URL: Streamlit would take it out of the URL on the way.
+SOURCE_PARAM = "load"
 _ICON = ":material/arrow_forward:"
 
 

@@ -74,6 +74,7 @@ def test_one_goes_on_over_a_reload_and_a_cancelled_one_is_kept(page: Page, serve
 
 
 def test_the_sample_is_quantized_saved_and_loaded(page: Page, server: Server) -> None:
+    expect.set_options(timeout=60_000)
     page.goto(f"{server.url}/quantization")
     folder = page.get_by_role("textbox", name="Folder", exact=True)
     expected = server.home / "quantized" / "SmolLM2-135M-Instruct-int8-weight"

@@ -102,7 +102,7 @@ def test_a_model_is_pulled_cancelled_pulled_on_and_loaded(
     expect(page.get_by_text(re.compile("tiny fits on"))).to_be_visible()
     expect(page.get_by_text(re.compile("1 model, "))).to_be_visible()
     page.get_by_role("link", name="Load it").click()
-    expect(page).to_have_url(re.compile("/models.*source=acme%2Ftiny"))
+    expect(page).to_have_url(re.compile("/models.*load=acme%2Ftiny"))
     expect(page.get_by_role("textbox", name="Source", exact=True)).to_have_value(REPO)
     page.get_by_role("button", name="Load model").click()
     expect(page.get_by_text(re.compile(r"ready$"))).to_be_visible(timeout=4 * _PATIENCE_MS)  # torch is imported first

@@ -276,7 +276,7 @@ def test_who_was_unloaded_to_make_room_is_shown_and_loads_again(
 def test_the_source_of_the_url_is_filled_in_and_planned_once_it_is_pulled(
     console: Console, open_page: OpenPage, tiny_folder: Path
 ) -> None:
-    page = open_page("models", source=REPO)
+    page = open_page("models", load=REPO)
     assert page.text_input(key="load-source").value == REPO
     page.button(key="load-plan").click().run()
     assert "is not in the weights cache: pull it first (on the page Weights" in page.error[0].value.replace("\\", "")

@@ -130,7 +130,7 @@ def test_a_model_is_quantized_saved_and_can_be_loaded(console: Console, open_pag
     assert re.match(r"\*\*tiny\*\* as int8-weight is saved: .* on disk, \d+ % of the 189.6 kB", page.success[0].value)
     assert (proposed / "config.json").is_file()
     (link,) = [element.proto for element in page.get("page_link") if element.proto.label == "Load it"]
-    assert (link.page, unquote(link.query_string)) == ("models", f"source={proposed}")
+    assert (link.page, unquote(link.query_string)) == ("models", f"load={proposed}")
     assert page.text_input(key="save-folder").placeholder == f"{proposed}-2"
     page.text_input(key="save-folder").set_value("tiny-int8-weight").run()
     page.button(key="save-submit").click().run()

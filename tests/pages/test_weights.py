@@ -178,10 +178,10 @@ def test_a_model_of_the_hub_is_pulled_planned_and_can_be_loaded(
     assert page.success[0].value.endswith(f"revision {commit[:12]}.")
     assert "tiny fits on" in texts(page)
     assert list(page.dataframe[0].value["Model"]) == [REPO]
-    assert link(page, "Load it") == ("models", "source=acme%2Ftiny")
+    assert link(page, "Load it") == ("models", "load=acme%2Ftiny")
     page.button(key="pull-plan").click().run()
     assert page.markdown[0].value.startswith("##### :green[:material/check_circle: tiny fits on")
-    assert open_page("models", source=REPO).text_input(key="load-source").value == REPO
+    assert open_page("models", load=REPO).text_input(key="load-source").value == REPO
 
 
 def test_a_pull_is_followed_cancelled_and_goes_on(console: Console, open_page: OpenPage, hub: HubServer) -> None:
