@@ -5,6 +5,7 @@ from __future__ import annotations
 from engine.config import Settings, load_settings
 from engine.console import Console, open_console
 from engine.engine import Engine, RequestInfo
+from engine.inference.images import ImagePart
 from engine.inference.request import Delta, Event, Finished, FinishReason, Message, Request, SamplingParams
 from engine.instance import InstanceInfo, InstanceState
 from engine.models.spec import ModelSpec
@@ -16,6 +17,7 @@ __all__ = [
     "Event",
     "FinishReason",
     "Finished",
+    "ImagePart",
     "InstanceInfo",
     "InstanceState",
     "Message",

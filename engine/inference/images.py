@@ -39,6 +39,8 @@ _DAMAGED = (
     EOFError,
     IndexError,
     KeyError,
+    TypeError,
+    ArithmeticError,
     struct.error,
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,

@@ -146,16 +146,19 @@ def _processor_class(config: Any) -> Any:
     if type(config) not in PROCESSOR_MAPPING:
         raise ValueError(f"transformers has no processor for models of type {config.model_type}")
     whole: Any = PROCESSOR_MAPPING[type(config)]
-    signature = inspect.signature(whole.__init__)
-    if _VIDEOS not in signature.parameters:
+    if _VIDEOS not in whole.get_attributes():
         return whole
 
     class ImagesAndText(whole):  # type: ignore[misc]
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **{_VIDEOS: None}, **kwargs)
+        @classmethod
+        def get_attributes(cls) -> list[str]:
+            return [part for part in super().get_attributes() if part != _VIDEOS]
 
-    # transformers reads there what a processor is made of.
-    kept = [parameter for name, parameter in signature.parameters.items() if name != _VIDEOS]
-    ImagesAndText.__init__.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
+        @classmethod
+        def from_args_and_dict(cls, args: list[Any], processor_dict: dict[str, Any], **kwargs: Any) -> Any:
+            place = whole.get_attributes().index(_VIDEOS)
+            values = {key: value for key, value in processor_dict.items() if key != _VIDEOS}
+            return super().from_args_and_dict([*args[:place], None, *args[place:]], values, **kwargs)
+
     ImagesAndText.__name__ = whole.__name__
     return ImagesAndText

@@ -97,11 +97,21 @@ def test_a_model_quantized_and_saved_still_sees(folder: Path) -> None:
     assert again.info.served == (Modality.TEXT, Modality.IMAGES), again.why_no_images
 
 
-def test_the_processor_needs_no_part_for_videos(tmp_path: Path) -> None:
-    """Checkpoints have one, which needs torchvision."""
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_the_processor_needs_no_part_for_videos(tmp_path: Path, is_nested: bool) -> None:
+    """Checkpoints have one, which needs torchvision: in a file of its own, or where transformers 5 puts all parts."""
     folder = save_tiny_glm4v(tmp_path / "m")
-    (folder / "video_preprocessor_config.json").write_text(json.dumps({"video_processor_type": "Glm4vVideoProcessor"}))
-    assert _load(folder).why_no_images is None
+    videos = {"video_processor_type": "Glm4vVideoProcessor"}
+    (folder / "video_preprocessor_config.json").write_text(json.dumps(videos))
+    if is_nested:
+        images = json.loads((folder / "preprocessor_config.json").read_text())
+        parts = {"image_processor": images, "video_processor": videos, "processor_class": "Glm4vProcessor"}
+        (folder / "processor_config.json").write_text(json.dumps(parts))
+        (folder / "preprocessor_config.json").unlink()
+    loaded = _load(folder)
+    assert loaded.vision is not None, loaded.why_no_images
+    assert loaded.vision.processor.chat_template
+    assert loaded.vision.processor.image_processor.patch_size == 4
 
 
 @pytest.fixture(scope="module")
