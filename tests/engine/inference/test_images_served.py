@@ -252,7 +252,7 @@ def test_image_tokens_count(glm: LoadedModel) -> None:
 def test_too_many_image_tokens_are_refused_unread(glm: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Vision, "process", lambda *_: pytest.fail("they were made into numbers"))
     limits = replace(_LIMITS, cache_tokens=90)
-    with pytest.raises(ContextLengthError, match=r"the prompt has at least 98 tokens and the context of m holds 90"):
+    with pytest.raises(ContextLengthError, match=r"the prompt has at least 108 tokens and the context of m holds 90"):
         Bench(glm, limits).submit([("user", (image(1), image(2)))])
 
 
