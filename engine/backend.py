@@ -268,7 +268,7 @@ def _text_ids(loaded: LoadedModel, text: str | tuple[int, ...], index: int, most
                 "input",
             )
 
-    def check_text(text: str) -> None:
+    def check_text(text: str, _num_more: int = 0) -> None:
         if len(text) > most:
             check(least_tokens(loaded.tokenizer, text), "at least ")
 
