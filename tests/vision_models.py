@@ -56,10 +56,6 @@ def picture_bytes(seed: int = 0, width: int = IMAGE_SIZE, height: int = IMAGE_SI
 
 def save_tiny_glm4v(folder: Path) -> Path:
     """AutoGLM's architecture: positions in three dimensions, as many tokens of an image as its size asks for."""
-    from transformers import Glm4vConfig, Glm4vForConditionalGeneration
-    from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
-
-    tokenizer = _tokenizer(_GLM_TEMPLATE)
     vision = {
         "depth": 2,
         "hidden_size": 32,
@@ -70,17 +66,27 @@ def save_tiny_glm4v(folder: Path) -> Path:
         "image_size": 32,
         "initializer_range": 0.15,
     }
+    size = {"shortest_edge": 2 * 16 * 16, "longest_edge": 2 * 64 * 64}
+    return save_glm4v(folder, {**_TEXT, "rope_parameters": _SECTIONS}, vision, size)
+
+
+def save_glm4v(
+    folder: Path, text: dict[str, Any], vision: dict[str, Any], size: dict[str, int], dtype: Any = None
+) -> Path:
+    """The same of another shape; `size` bounds an image in pixels, times two for its frames. In float32, or `dtype`."""
+    from transformers import Glm4vConfig, Glm4vForConditionalGeneration
+    from transformers.models.glm4v.image_processing_pil_glm4v import Glm4vImageProcessorPil
+
+    tokenizer = _tokenizer(_GLM_TEMPLATE)
     named = {
         f"{name}_token_id": tokenizer.convert_tokens_to_ids(mark)
         for name, mark in zip(
             ("image", "video", "image_start", "image_end", "video_start", "video_end"), _MARKS, strict=True
         )
     }
-    text = {**_TEXT, **_ends(tokenizer), "rope_parameters": _SECTIONS}
-    config = Glm4vConfig(text_config=text, vision_config=vision, **named)
-    size = {"shortest_edge": 2 * 16 * 16, "longest_edge": 2 * 64 * 64}
-    images = Glm4vImageProcessorPil(patch_size=4, size=size)
-    return _save(folder, lambda: Glm4vForConditionalGeneration(config), images, tokenizer)
+    config = Glm4vConfig(text_config={**_ends(tokenizer), "bos_token_id": None, **text}, vision_config=vision, **named)
+    images = Glm4vImageProcessorPil(patch_size=vision["patch_size"], size=size)
+    return _save(folder, lambda: Glm4vForConditionalGeneration(config), images, tokenizer, dtype=dtype)
 
 
 def save_tiny_llava(folder: Path) -> Path:
@@ -160,12 +166,14 @@ def _ends(tokenizer: Any) -> dict[str, Any]:
     return {"vocab_size": len(tokenizer), "eos_token_id": ends, "pad_token_id": ends}
 
 
-def _save(folder: Path, build: Callable[[], Any], *parts: Any) -> Path:
+def _save(folder: Path, build: Callable[[], Any], *parts: Any, dtype: Any = None) -> Path:
     import torch
 
-    state = torch.get_rng_state()
+    state, before = torch.get_rng_state(), torch.get_default_dtype()
     torch.manual_seed(0)
-    model = build().float().eval()
+    torch.set_default_dtype(dtype or torch.float32)
+    model = build().to(dtype or torch.float32).eval()
+    torch.set_default_dtype(before)
     torch.set_rng_state(state)
     model.save_pretrained(folder)
     for part in parts:

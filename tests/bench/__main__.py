@@ -1,6 +1,7 @@
 """`python -m tests.bench [PART ...]`: measure, print, write build/bench.jsonl.
 
-Without names: the parts that run on any machine. `gpu` and `gpu_models` need an NVIDIA GPU and run only when named.
+Without names: the parts that run on any machine. `gpu`, `gpu_models` and `gpu_images` need an NVIDIA GPU and run only
+when named.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ _PARTS = {
     "models": "tests.bench.model_figures",
     "gpu": "tests.bench.gpu_speed",
     "gpu_models": "tests.bench.gpu_models",
+    "gpu_images": "tests.bench.gpu_images",
 }
 _ANYWHERE = ("startup", "engine", "pages", "cached", "clients", "environment", "models")
 
