@@ -219,8 +219,8 @@ def _tokenize(loaded: LoadedModel, request: TokenizeRequest) -> Tokens:
         num_tokens = least_tokens(loaded.tokenizer, text) + num_more if len(text) + num_more > most else 0
         if num_tokens > most:
             raise ContextLengthError(
-                f"the text has at least {num_tokens:,} tokens, and no more are counted than the context of "
-                f"{loaded.name} holds, {most:,}: send it in parts",
+                f"the text has at least {num_tokens:,} tokens, and the context of {loaded.name} holds {most:,}: send "
+                "it in parts",
                 "messages" if request.prompt is None else "prompt",
             )
 

@@ -49,10 +49,12 @@ def source_options(engine: Engine) -> list[str]:
     return list(dict.fromkeys([*(info.spec.source for info in engine.instances()), SAMPLE]))
 
 
-def choose_source(engine: Engine, key: str, *, bind: Literal["query-params"] | None = None) -> str:
+def choose_source(
+    engine: Engine, key: str, *, label: str = "Model", bind: Literal["query-params"] | None = None
+) -> str:
     """What the model is loaded from; empty where nothing is chosen."""
     source = st.selectbox(
-        "Model",
+        label,
         source_options(engine),
         key=key,
         bind=bind,

@@ -54,7 +54,7 @@ def show_quantize(quantizing: Quantizing, engine: Engine, parent: Path, progress
 
 
 def _choose_spec(engine: Engine) -> ModelSpec:
-    source = choose_source(engine, f"{_KEY}-source")
+    source = choose_source(engine, f"{_KEY}-source", label="Model to save")
     with st.container(horizontal=True):
         device, dtype = choose_placement(_KEY, ModelSpec(source))
     quantization = choose_quantization(_KEY, None, device, is_optional=False)

@@ -37,7 +37,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def begin(page: Page, server: Server, source: str) -> None:
     """The original and the two variants that the page proposes, on one short prompt."""
     page.goto(f"{server.url}/quantization?tokens=512&repeats=1")
-    model = page.get_by_role("combobox", name=re.compile("Model"))
+    model = page.get_by_role("combobox", name="Model", exact=True)
     model.fill(source)
     model.press("Enter")
     prompts = page.get_by_role("textbox", name="Prompts, one a line")
@@ -76,6 +76,10 @@ def test_one_goes_on_over_a_reload_and_a_cancelled_one_is_kept(page: Page, serve
 def test_the_sample_is_quantized_saved_and_loaded(page: Page, server: Server) -> None:
     expect.set_options(timeout=60_000)
     page.goto(f"{server.url}/quantization")
+    model = page.get_by_role("combobox", name="Model to save", exact=True)
+    model.fill("sample")  # where a model is loaded, that one is proposed
+    model.press("ArrowDown")
+    model.press("Enter")
     folder = page.get_by_role("textbox", name="Folder", exact=True)
     expected = server.home / "quantized" / "SmolLM2-135M-Instruct-int8-weight"
     expect(folder).to_have_attribute("placeholder", str(expected))
