@@ -33,6 +33,8 @@ _REFUSED: list[tuple[str, str, str]] = [
     ("chunk_tokens", "70000", "less than or equal to 65536"),
     ("kv_cache_gib", "0", "greater than 0"),
     ("kv_cache_gib", "nan", "finite number"),
+    ("prefix_cache_gib", "-1", "greater than or equal to 0"),
+    ("prefix_sharing", "nobody", "'key' or 'all'"),
     ("default_max_tokens", "0", "greater than or equal to 1"),
     ("request_timeout_s", "0", "greater than 0"),
     ("request_timeout_s", "86401", "less than or equal to 86400"),
