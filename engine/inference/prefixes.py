@@ -90,12 +90,14 @@ class PrefixStore:
     def keep(self, sequence: Sequence, num_tokens: int, shape: CacheShape) -> None:
         """Copy what blocks of the prompt were completed by computing the last `num_tokens`."""
         size, stop = self._limits.block_tokens, sequence.num_computed
-        for index in range((stop - num_tokens) // size, min(stop // size, len(sequence.prompt_blocks))):
-            block = sequence.prompt_blocks[index]
-            if block not in self._blocks:
-                cache = sequence.cache_for(shape, stop)
-                self._blocks[block] = cache.copy(index * size, (index + 1) * size)
-                self._touch(sequence.prompt_blocks[: index + 1])
+        completed = range((stop - num_tokens) // size, min(stop // size, len(sequence.prompt_blocks)))
+        new = [index for index in completed if sequence.prompt_blocks[index] not in self._blocks]
+        if not new:
+            return
+        cache = sequence.cache_for(shape, stop)
+        for index in new:
+            self._blocks[sequence.prompt_blocks[index]] = cache.copy(index * size, (index + 1) * size)
+        self._touch(sequence.prompt_blocks[: new[-1] + 1])
         self._drop()
 
     def _touch(self, blocks: Row[bytes]) -> None:

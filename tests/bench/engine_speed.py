@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-from engine import Delta, Engine, InstanceState, Message, ModelSpec, Request, SamplingParams, Settings
+from engine import Delta, Engine, InstanceInfo, InstanceState, Message, ModelSpec, Request, SamplingParams, Settings
 from tests.bench.results import Figure, compare
 
 _PROMPT = "Write a long story about a dragon who lived in the mountains and liked to eat bread."
@@ -23,7 +23,7 @@ def measure(home: Path) -> Iterator[Figure]:
     engine = Engine(Settings(home=home), lambda record: None)
     try:
         name = engine.load(ModelSpec())
-        _await_ready(engine)
+        await_ready(engine)
         before_bytes = psutil.Process().memory_info().rss
         yield Figure("process.rss_bytes", before_bytes, "B")
         reference = _load_reference(home)
@@ -43,12 +43,13 @@ def measure(home: Path) -> Iterator[Figure]:
         engine.close()
 
 
-def _await_ready(engine: Engine, timeout_s: float = 180.0) -> None:
+def await_ready(engine: Engine, timeout_s: float = 180.0) -> InstanceInfo:
+    """The one instance of `engine`, once it answers."""
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
         (info,) = engine.instances()
         if info.state is InstanceState.READY:
-            return
+            return info
         if info.state is InstanceState.FAILED:
             raise RuntimeError(info.reason)
         time.sleep(0.05)

@@ -14,13 +14,13 @@ from engine import (
     Engine,
     Finished,
     ImagePart,
-    InstanceState,
     Message,
     ModelSpec,
     Request,
     SamplingParams,
     Settings,
 )
+from tests.bench.engine_speed import await_ready
 from tests.bench.results import Figure
 from tests.vision_models import picture_bytes, save_glm4v
 
@@ -62,9 +62,10 @@ def measure(home: Path) -> Iterator[Figure]:
     try:
         began_s = time.perf_counter()
         engine.load(ModelSpec(str(folder), _NAME, "cuda", "bfloat16"))
-        info = _await_ready(engine)
+        model = await_ready(engine).model
+        assert model is not None
         yield Figure("images.gpu9b.ready_s", time.perf_counter() - began_s, "s")
-        yield Figure("images.gpu9b.load_bytes_per_s", info.read_bytes_per_s or 0.0, "B/s")
+        yield Figure("images.gpu9b.load_bytes_per_s", model.read_bytes_per_s or 0.0, "B/s")
         screen = ImagePart(picture_bytes(1, *_SCREEN))
         _ask(engine, (screen, "first"))
         answer = _ask(engine, (screen, "Where do I tap to open the settings?"))
@@ -88,16 +89,6 @@ def _save_model(folder: Path) -> Path:
     gc.collect()
     torch.cuda.empty_cache()
     return folder
-
-
-def _await_ready(engine: Engine) -> Any:
-    while True:
-        (info,) = engine.instances()
-        if info.state is InstanceState.READY:
-            return info.model
-        if info.state is InstanceState.FAILED:
-            raise RuntimeError(info.reason)
-        time.sleep(0.05)
 
 
 def _ask(engine: Engine, content: Any) -> Finished:
