@@ -98,8 +98,8 @@ class Versions:
         failed the last one is that of the version that did not come to serve."""
         with self._lock:
             coming = [] if self._next is None else [(self._next.info(), Role.NEXT)]
-            if coming and coming[0][0].state is InstanceState.READY:
-                self._promote()
+            if coming and _is_decided(coming[0][0]):
+                self._settle()
                 coming = []
             leaving = [(instance.info(), Role.LEAVING) for instance in self._leaving]
             failed = [] if self._failed is None else [(self._failed, Role.NEXT)]
@@ -128,7 +128,7 @@ class Versions:
         """Give up a swap whose version is not serving yet, or forget one that failed; False when there is neither.
         Returns at once: the loading ends at its next report of progress."""
         with self._lock:
-            self._promote()
+            self._settle()
             was_failed, self._failed = self._failed is not None, None
             if self._next is None:
                 return was_failed
@@ -159,20 +159,25 @@ class Versions:
 
     def _current(self) -> Instance:
         with self._lock:
-            self._promote()
+            self._settle()
             return self._serving
 
-    def _promote(self) -> None:
-        """Have the next version serve once it is ready. Called under the lock, before anybody looks."""
-        if self._next is not None and self._next.is_ready:
+    def _settle(self) -> None:
+        """Have the next version serve once it is ready, and forget it, but for its reading, once it has failed and
+        its memory is back. Called under the lock, before anybody looks."""
+        if self._next is None:
+            return
+        if self._next.is_ready:
             self._serving.retire()
             self._leaving.append(self._serving)
             self._serving, self._next = self._next, None
+        elif _is_decided(info := self._next.info()):
+            self._failed, self._next = _without_model(info), None
 
     def _check_free(self) -> None:
         if self._is_closing:
             raise InstanceNotReadyError(f"{self.name} is being unloaded: load it again when it is gone")
-        self._promote()
+        self._settle()
         if self._next is not None:
             raise InstanceExistsError(
                 f"version {self._next.version} of {self.name!r} is loading already: wait for it, or cancel its swap"
@@ -185,20 +190,27 @@ class Versions:
     def _carry_out(self, coming: Instance, drain_s: float) -> None:
         """The swap's thread: wait for the outcome, then stop whoever has to go."""
         coming.wait_settled()
-        self._note_failure(coming)
         with self._lock:
-            leaving = list(self._leaving)
+            self._settle()
+            if self._next is coming:
+                self._failed = _without_model(coming.info())
+                self._leaving.append(coming)
+                self._next = None
+            is_part = coming is self._serving or coming in self._leaving
+            leaving = list(self._leaving) if is_part else []
+        if coming is not self._serving:
+            coming.stop()
         for instance in leaving:
             instance.stop(drain_s)
             with self._lock:
                 self._leaving.remove(instance)
 
-    def _note_failure(self, coming: Instance) -> None:
-        """Keep the reading of a version that failed, and have it leave; one that serves or was cancelled stays."""
-        with self._lock:
-            self._promote()
-            if self._next is coming:
-                self._failed = replace(coming.info(), retry_at_s=None, model=None, stats=None)
-                self._leaving.append(coming)
-                self._next = None
-                coming.abandon()
+
+def _is_decided(info: InstanceInfo) -> bool:
+    """Whether the next version is ready, or has failed in a way that another try would not mend."""
+    return info.state is InstanceState.READY or (info.state is InstanceState.FAILED and info.retry_at_s is None)
+
+
+def _without_model(info: InstanceInfo) -> InstanceInfo:
+    """The reading of a version that failed, once nothing of it is here any more."""
+    return replace(info, retry_at_s=None, model=None, stats=None)

@@ -21,7 +21,7 @@ from engine.errors import (
     WeightsError,
 )
 from engine.inference.request import Delta, Finished, FinishReason, Message, Request, SamplingParams
-from engine.instance import InstanceInfo, InstanceState, Role
+from engine.instance import Instance, InstanceInfo, InstanceState, Role
 from engine.latency.record import RequestRecord
 from engine.models.spec import ModelSpec
 from tests.fakes import FakeBackend, fake_spec, save_tiny_llama, wait_until
@@ -164,6 +164,32 @@ def test_a_new_version_that_fails_leaves_the_old_one_serving(
     assert reason in (engine.instances()[1].reason or "")
     assert _ask(engine) == "v1v1v1"
     engine.swap("m", fake_spec())
+    _await_only(engine, 3)
+
+
+def test_a_version_seen_to_have_failed_is_in_nobodys_way(
+    engine: Engine, fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The swap's thread may come to note the failure long after it can be seen."""
+    may_note = threading.Event()
+    wait_settled = Instance.wait_settled
+
+    def wait_longer(instance: Instance) -> None:
+        wait_settled(instance)
+        if instance.version == 2:
+            assert may_note.wait(10)
+
+    monkeypatch.setattr(Instance, "wait_settled", wait_longer)
+    fakes[2].load_error = MemoryError()
+    engine.swap("m", fake_spec())
+    wait_until(lambda: _versions(engine)[-1] == (2, Role.NEXT, InstanceState.FAILED))
+    fakes[1].gate.clear()
+    old = engine.stream(Request("m", _HELLO))
+    engine.swap("m", fake_spec())
+    wait_until(lambda: engine.serving()[0].version == 3)
+    may_note.set()
+    fakes[1].gate.set()
+    assert "".join(event.text for event in old if isinstance(event, Delta)) == "v1v1v1"
     _await_only(engine, 3)
 
 
