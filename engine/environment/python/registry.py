@@ -21,6 +21,8 @@ _PIP = (sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", "--no-
 _ASK = ("--timeout", str(_CONNECT_TIMEOUT_S), "--retries", "1")
 _AVAILABLE = re.compile(r"^\s*Available versions: (.+)$", re.MULTILINE)
 _NOT_FETCHED = re.compile(r"Could not fetch URL \S+: (?!404 )(.+?)(?: - skipping)?$", re.MULTILINE)
+# Of an exception as repr writes it: its type's names, the connection it was about, an error number and quotes left out.
+_MESSAGE = re.compile(r"""(?:\w+\()+(?:["']?<[^<>]+ object at 0x\w+>[:,] )?(?:\d+, )?["']?(.+?)["']?""")
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,10 @@ def _find_problem(output: str) -> str | None:
 
 
 def _shorten(reason: str) -> str:
-    """The cause at the end of a chain of exceptions, which repeats the address several times."""
-    return reason.rsplit("Caused by ", 1)[-1].strip(" ()")[-200:]
+    """The message at the end of a chain of exceptions, which repeats the address several times."""
+    cause = reason.rsplit("Caused by ", 1)[-1].strip(" ()")
+    told = _MESSAGE.fullmatch(cause)
+    return (told[1] if told else cause)[-200:]
 
 
 def _last_line(text: str) -> str:

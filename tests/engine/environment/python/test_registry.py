@@ -35,7 +35,23 @@ def test_an_index_that_does_not_answer_is_a_problem(pip_alone: None, monkeypatch
     assert releases.versions == ()
     assert (releases.problem or "").startswith("an index did not answer: ")
     assert "refused" in (releases.problem or "")
+    assert "0x" not in (releases.problem or "")
     assert "refused" in (REGISTRY.read_newest("thing-a", TIMEOUT_S).problem or "")
+
+
+@pytest.mark.parametrize(
+    ("cause", "told"),
+    [
+        ("NewConnectionError('<pip._vendor.Https object at 0x7f81>: [Errno 111] Refused')", "[Errno 111] Refused"),
+        ("""NameResolutionError("<a.B object at 0x7f>: Failed to resolve 'a.b'")""", "Failed to resolve 'a.b'"),
+        ("ConnectTimeoutError(<a.B object at 0x7f>, 'timed out. (timeout=5)')", "timed out. (timeout=5)"),
+        ("SSLError(SSLCertVerificationError(1, '[SSL] self-signed (_ssl.c:1006)'))", "[SSL] self-signed (_ssl.c:1006)"),
+        ("something else", "something else"),
+    ],
+)
+def test_the_cause_is_told_without_its_python(cause: str, told: str) -> None:
+    output = f"Could not fetch URL http://a/simple/: connection error: Pool(host='a'): (Caused by {cause}) - skipping"
+    assert parse_releases(output).problem == f"an index did not answer: {told}"
 
 
 def test_one_of_two_indexes_that_does_not_answer_leaves_the_answer_open(
