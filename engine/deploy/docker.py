@@ -81,6 +81,11 @@ class ContainerEngine:
         """Is it reached by a socket of this machine, so that its paths may be here too."""
         return self.address.startswith("unix://")
 
+    @property
+    def is_podman(self) -> bool:
+        """Is it Podman, behind Docker's API."""
+        return "podman" in (self.name or self.address).lower()
+
 
 @dataclass(frozen=True)
 class RunningContainer:
@@ -98,10 +103,14 @@ class RunningContainer:
 
 @dataclass(frozen=True)
 class RunningContainers:
-    """What runs; `num_unread` more run too, but the time was over before their limits were read."""
+    """What runs; `num_unread` more run too, but the time was over before their limits were read.
+
+    `reason` says why nothing could be read, and is None when it could.
+    """
 
     containers: tuple[RunningContainer, ...] = ()
     num_unread: int = 0
+    reason: str | None = None
 
 
 def read_container_engine(address: str | None = None, connect: Connect = connect_docker) -> ContainerEngine:
@@ -141,11 +150,8 @@ def read_reclaimable(address: str | None = None, connect: Connect = connect_dock
 
 def read_running_containers(
     address: str | None = None, connect: Connect = connect_docker, budget_s: float = TIMEOUT_S
-) -> RunningContainers | None:
-    """The containers that run now but for trials, sorted by name, as many as can be read in `budget_s`.
-
-    None where none can be read.
-    """
+) -> RunningContainers:
+    """The containers that run now but for trials, sorted by name, as many as can be read in `budget_s`."""
     deadline_s = time.monotonic() + budget_s
     containers: list[RunningContainer] = []
     num_unread = 0
@@ -158,8 +164,8 @@ def read_running_containers(
                     num_unread += 1
                 elif (container := _read_container(client, entry["Id"])) is not None:
                     containers.append(container)
-    except ENGINE_ERRORS:
-        return None
+    except ENGINE_ERRORS as error:
+        return RunningContainers(reason=explain(error))
     return RunningContainers(tuple(sorted(containers, key=lambda container: container.name)), num_unread)
 
 

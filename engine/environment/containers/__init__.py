@@ -8,6 +8,7 @@ from engine.environment.check import Check, Shared
 from engine.environment.containers.capacity import judge_capacity
 from engine.environment.containers.engine import (
     RUNC_ESCAPES,
+    in_its_words,
     judge_components,
     judge_engine,
     judge_warnings,
@@ -57,11 +58,14 @@ def container_checks(context: CheckContext) -> tuple[Check, ...]:
             "containers.data_root",
             "Disk for container images",
             f"{host.engine_disk_free_gb.describe('GB')} free; inodes: {host.inodes_free.describe()}",
-            lambda: judge_data_root(
-                read_data_root(engine(), context.root, read_reclaimable),
-                host.engine_disk_free_gb,
-                host.inodes_free,
-                wanted.required,
+            lambda: in_its_words(
+                engine(),
+                judge_data_root(
+                    read_data_root(engine(), context.root, read_reclaimable),
+                    host.engine_disk_free_gb,
+                    host.inodes_free,
+                    wanted.required,
+                ),
             ),
         ),
         Check(

@@ -21,15 +21,17 @@ class _Sums:
     cpus: float
 
 
-def judge_capacity(running: RunningContainers | None, info: EngineInfo, profile: ContainersProfile) -> Finding:
+def judge_capacity(running: RunningContainers, info: EngineInfo, profile: ContainersProfile) -> Finding:
     """Warn where limits exceed the machine; fail where the planned container's memory or cores are not there.
 
     A memory limit counts as memory taken, since a container may use it at any moment; without a limit its reservation
     does. Cores are shared in time: more limits than cores only slow everybody down, and CPU shares are weights that
     reserve nothing. What has no limit is named, for it can take everything: with memory planned, it is a warning.
     """
-    if running is None or info.memory_bytes is None or info.num_cpus is None:
-        return Finding(CheckStatus.SKIP, "the engine does not tell what runs, or what the machine has")
+    if running.reason is not None:
+        return Finding(CheckStatus.SKIP, f"the engine does not tell what runs: {running.reason}")
+    if info.memory_bytes is None or info.num_cpus is None:
+        return Finding(CheckStatus.SKIP, "the engine does not tell what the machine has")
     sums = _sum(running)
     planned_bytes = int(profile.memory_gb * GB)
     facts: dict[str, Fact] = {

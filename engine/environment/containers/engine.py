@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 from packaging.version import Version
 
@@ -48,9 +49,17 @@ def with_info(
             return Finding(CheckStatus.SKIP, "no container engine answers")
         if found.info is None:
             return Finding(CheckStatus.SKIP, f"{found.name} at {found.address} keeps its info back")
-        return judge(found, found.info)
+        return in_its_words(found, judge(found, found.info))
 
     return run
+
+
+def in_its_words(engine: ContainerEngine, finding: Finding) -> Finding:
+    """The finding with Podman's commands where the engine is Podman: they are Docker's, but for where logs are."""
+    if not engine.is_podman or finding.remedy is None:
+        return finding
+    remedy = finding.remedy.replace("`journalctl -u docker -u containerd", "`journalctl -t podman -t conmon")
+    return replace(finding, remedy=re.sub(r"`(sudo )?docker ", r"`\1podman ", remedy))
 
 
 def judge_engine(engine: ContainerEngine, profile: ContainersProfile) -> Finding:
@@ -120,7 +129,7 @@ def find_mended_runc(version: str | None) -> Version | None:
 
 
 def _access_remedy(engine: ContainerEngine) -> str:
-    if "podman" in engine.address:
+    if engine.is_podman:
         return f"Use a socket of this user's own: {_PODMAN}."
     return "Add this user to the engine's group (`sudo usermod -aG docker $USER`) and sign in again."
 

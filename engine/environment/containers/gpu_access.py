@@ -32,13 +32,12 @@ class GpuAccess:
 
 def read_gpu_access(engine: ContainerEngine, info: EngineInfo, root: Path) -> GpuAccess:
     """What the engine tells and, for one of this machine, the CDI files in its folders under `root`."""
-    is_podman = "podman" in (engine.name or "").lower()
     # Docker uses CDI only where it names its folders; Podman names none and always does.
-    folders = info.cdi_folders or (_PODMAN_CDI_FOLDERS if is_podman else ())
+    folders = info.cdi_folders or (_PODMAN_CDI_FOLDERS if engine.is_podman else ())
     devices = tuple(device for device in info.cdi_devices if device.startswith(CDI_KIND))
     files = tuple(file for folder in folders for file in _cdi_files(root / folder.lstrip("/")))
     cdi = devices or (files if engine.is_local else ())
-    return GpuAccess(info.runtimes, info.default_runtime, cdi, shutil.which("nvidia-ctk") is not None, is_podman)
+    return GpuAccess(info.runtimes, info.default_runtime, cdi, shutil.which("nvidia-ctk") is not None, engine.is_podman)
 
 
 def judge_gpu_access(access: GpuAccess, profile: ContainersProfile) -> Finding:

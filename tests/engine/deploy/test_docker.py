@@ -130,7 +130,7 @@ def test_limits_of_what_runs(tmp_path: Path) -> None:
     reserving = RunningContainer("a", memory_reservation_bytes=10**9)
     assert running == RunningContainers((reserving, RunningContainer("b", 2 * 10**9, 1.5, 512)))
     assert late == RunningContainers((), num_unread=3)
-    assert read_running_containers(f"unix://{tmp_path}/none.sock") is None
+    assert "No such file" in (read_running_containers(f"unix://{tmp_path}/none.sock").reason or "")
 
 
 @given(quota=st.integers(1, 10**7), period=st.integers(1_000, 10**6))
@@ -168,5 +168,4 @@ def test_the_limits_of_a_real_container() -> None:
     finally:
         container.remove(force=True)
         client.close()
-    assert running is not None
     assert RunningContainer(name, 32 * 2**20, 0.5, 256) in running.containers

@@ -113,9 +113,16 @@ def test_many_names_are_cut_and_the_unread_told() -> None:
     assert "no CPU limit: c0, c1, c2, c3 and 3 more; 3 more not read in time" in observed
 
 
-@pytest.mark.parametrize(("found", "info"), [(None, HOST), (running(), EngineInfo())])
-def test_what_cannot_be_told_is_a_skip(found: RunningContainers | None, info: EngineInfo) -> None:
-    assert judge_capacity(found, info, NOTHING).status is CheckStatus.SKIP
+@pytest.mark.parametrize(
+    ("found", "info", "said"),
+    [
+        (RunningContainers(reason="timed out"), HOST, "the engine does not tell what runs: timed out"),
+        (running(), EngineInfo(), "the engine does not tell what the machine has"),
+    ],
+)
+def test_what_cannot_be_told_is_a_skip(found: RunningContainers, info: EngineInfo, said: str) -> None:
+    finding = judge_capacity(found, info, NOTHING)
+    assert (finding.status, finding.observed) == (CheckStatus.SKIP, said)
 
 
 @given(

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
+from engine.deploy.docker import read_container_engine
 from engine.deploy.trial import BUDGET_S
 from engine.environment.check import CheckStatus, run_checks
 from engine.environment.containers import container_checks
@@ -11,6 +15,7 @@ from engine.environment.context import CheckContext
 from engine.environment.profile import Bound, ContainersProfile, HostProfile, Profile
 from engine.telemetry.nvml import Nvml
 from tests.engine.deploy.engine_server import DOCKER_INFO, serve_engine
+from tests.fakes import wait_until
 
 IDS = [
     f"containers.{name}"
@@ -36,6 +41,26 @@ def test_one_connection_tells_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "containers.run": CheckStatus.SKIP,
     }
     assert asked.count("GET /info") == 1
+
+
+@pytest.mark.docker
+@pytest.mark.skipif(shutil.which("podman") is None, reason="Podman is not installed")
+def test_a_real_podman_is_read_like_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with TemporaryDirectory() as folder:  # Podman wants a short path
+        address = Path(folder, "podman.sock")
+        command = ["podman", "--root", f"{folder}/images", "--runroot", f"{folder}/run", "--storage-driver", "vfs"]
+        podman = subprocess.Popen([*command, "system", "service", "--time", "60", f"unix://{address}"])
+        try:
+            wait_until(lambda: read_container_engine(f"unix://{address}").reason is None)
+            monkeypatch.setenv("DOCKER_HOST", f"unix://{address}")
+            results = {result.id: result for result in run_checks(container_checks(context(tmp_path)))}
+        finally:
+            podman.terminate()
+            podman.wait()
+    assert results["containers.engine"].observed.startswith("Podman Engine ")
+    assert results["containers.containerd"].status is CheckStatus.PASS
+    assert "vfs" in results["containers.storage"].observed
+    assert results["containers.run"].status is CheckStatus.SKIP  # it has no images
 
 
 def test_the_trial_may_take_longer_than_the_rest(tmp_path: Path) -> None:

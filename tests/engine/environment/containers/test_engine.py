@@ -6,7 +6,13 @@ import pytest
 
 from engine.deploy.docker import DEFAULT_ADDRESS, ContainerEngine, EngineInfo
 from engine.environment.check import CheckStatus, Finding, Shared
-from engine.environment.containers.engine import judge_components, judge_engine, judge_warnings, with_info
+from engine.environment.containers.engine import (
+    in_its_words,
+    judge_components,
+    judge_engine,
+    judge_warnings,
+    with_info,
+)
 from engine.environment.profile import ContainersProfile
 
 ANY, REQUIRED = ContainersProfile(), ContainersProfile(required=True)
@@ -57,6 +63,17 @@ def test_one_that_may_not_be_used_names_the_group(profile: ContainersProfile, st
 def test_a_podman_socket_of_root_has_another_remedy() -> None:
     podman = dataclasses.replace(FORBIDDEN, address="unix:///run/podman/podman.sock")
     assert "systemctl --user enable --now podman.socket" in (judge_engine(podman, ANY).remedy or "")
+
+
+def test_podman_gets_podmans_commands() -> None:
+    podman = ContainerEngine("unix:///run/user/1/podman/podman.sock", "Podman Engine")
+    finding = Finding(
+        CheckStatus.WARN, "", "Repeat it with `docker run X` and read `journalctl -u docker -u containerd`."
+    )
+    said = "Repeat it with `podman run X` and read `journalctl -t podman -t conmon`."
+    assert in_its_words(podman, finding).remedy == said
+    assert in_its_words(dataclasses.replace(podman, address="", name="Docker Engine"), finding) is finding
+    assert in_its_words(podman, Finding(CheckStatus.PASS, "")).remedy is None
 
 
 def test_components_pass_and_are_told() -> None:
