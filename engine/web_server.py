@@ -48,7 +48,7 @@ class BoundedHttp(HttpToolsProtocol):
         """Bytes count that come while a head has begun and not ended; and time, while no request is being answered."""
         before = self._part
         super().data_received(data)
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self.transport.get_protocol() is not self:  # a WebSocket since
             return
         if before is self._part is _Part.HEAD:
             self._num_head_bytes += len(data)

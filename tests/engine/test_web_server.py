@@ -13,7 +13,9 @@ import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+from websockets.sync.client import connect
 
 from engine import web_server
 from engine.web_server import MAX_HEAD_BYTES, build_server
@@ -31,11 +33,20 @@ async def _echo(http: Request) -> Response:
     return PlainTextResponse(await http.body())
 
 
+async def _echo_text(socket: WebSocket) -> None:
+    await socket.accept()
+    async for text in socket.iter_text():
+        await socket.send_text(text)
+
+
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with serve(
-        Starlette(routes=[Route("/", _echo, methods=["GET", "POST"]), Route("/refuse", _refuse, methods=["POST"])])
-    ) as one:
+    routes = [
+        Route("/", _echo, methods=["GET", "POST"]),
+        Route("/refuse", _refuse, methods=["POST"]),
+        WebSocketRoute("/socket", _echo_text),
+    ]
+    with serve(Starlette(routes=routes)) as one:
         yield one
 
 
@@ -133,6 +144,15 @@ def test_a_head_without_end_is_refused(url: str, piece: bytes) -> None:
             assert _read_all(connection).startswith(b"HTTP/1.1 431 ")
         except ConnectionError:
             return  # what was sent after the refusal has the system drop the refusal too
+
+
+@pytest.mark.usefixtures("_hasty")
+def test_a_web_socket_is_no_head_and_stays_open(url: str) -> None:
+    """The pages' connection: a browser whose page stands still sends nothing on it."""
+    with connect(url.replace("http:", "ws:") + "/socket") as socket:
+        time.sleep(1)  # longer than a head may take
+        socket.send("still there")
+        assert socket.recv(timeout=10) == "still there"
 
 
 def test_requests_that_come_at_once_are_answered_in_turn(url: str) -> None:

@@ -85,9 +85,7 @@ def await_records(console: Console, num_records: int) -> tuple[RequestRecord, ..
 def serve(app: Starlette) -> Iterator[str]:
     """The URL of a uvicorn server in a thread."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(
-            app, http=BoundedHttp, log_config=None, lifespan="off", timeout_graceful_shutdown=2, ws="none"
-        )
+        config = uvicorn.Config(app, http=BoundedHttp, log_config=None, lifespan="off", timeout_graceful_shutdown=2)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="test-server")
         thread.start()
