@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import importlib.util
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -48,6 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """An empty data folder is taken away; one that is not would show a test that forgot its own home."""
+    shutil.rmtree(os.environ["HF_MODULES_CACHE"], ignore_errors=True)
     folder = Path(os.environ["XDG_DATA_HOME"])
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()

@@ -25,7 +25,7 @@ def test_a_call_that_hangs_is_left_behind() -> None:
     began_s = time.monotonic()
     with pytest.raises(TimeoutError, match=r"0 of 1 calls ended within 0\.05 s"):
         call_within(0.05, lambda: released.wait(20))
-    assert time.monotonic() - began_s < 1
+    assert time.monotonic() - began_s < 10
     released.set()
 
 

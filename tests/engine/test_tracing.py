@@ -181,7 +181,7 @@ def test_a_collector_that_is_not_there_does_not_hold_up_the_end(monkeypatch: pyt
     tracing.note(_RECORD, _asked())
     began_s = time.monotonic()
     tracing.close()
-    assert time.monotonic() - began_s < 5.0
+    assert time.monotonic() - began_s < 8.0
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_an_engine_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Mo
         started_s = time.monotonic()
         assert "timed out" in (read_container_engine(server.address).reason or "").lower()
         assert read_reclaimable(server.address) is None
-        assert time.monotonic() - started_s < 3
+        assert time.monotonic() - started_s < 15
 
 
 def test_no_password_of_docker_host_is_shown() -> None:

@@ -76,7 +76,7 @@ def test_a_container_that_never_ends_is_taken_away(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(trial_module, "BUDGET_S", 0.3)
     started_s = time.monotonic()
     trial, seen = run_against(tmp_path, POST__containers_c1_wait=HANG)
-    assert time.monotonic() - started_s < 3
+    assert time.monotonic() - started_s < 15
     assert trial.outcome is TrialOutcome.FAILED
     assert "timed out" in trial.detail.lower()
     assert seen[-1][0] == "DELETE /containers/c1"
@@ -120,7 +120,7 @@ def test_a_real_container_runs_and_is_gone(client: Any) -> None:
     others, started_s = trials(client), time.monotonic()  # others: of a console on this machine
     trial = run_trial(DEFAULT_ADDRESS)
     assert trial.outcome in (TrialOutcome.RAN, TrialOutcome.NO_COMMAND), trial.detail
-    assert time.monotonic() - started_s < 5
+    assert time.monotonic() - started_s < 15
     assert set(trials(client)) <= set(others)
 
 

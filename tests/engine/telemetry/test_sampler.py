@@ -149,5 +149,5 @@ def test_close_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.Monkey
     sampler.start()
     started_s = time.monotonic()
     sampler.close()
-    assert time.monotonic() - started_s < 5
+    assert time.monotonic() - started_s < 15
     HangingHost.released.set()

@@ -224,7 +224,5 @@ def test_two_files_at_once_at_most(hub: HubServer, weights_cache: WeightsCache, 
         nonlocal most
         most = max(most, sum(thread.name.startswith("download-") for thread in threading.enumerate()))
 
-    began_s = time.monotonic()
     _get(weights_cache, hub, watch)
     assert most == 2
-    assert time.monotonic() - began_s < 0.95, "one after the other would take a second"

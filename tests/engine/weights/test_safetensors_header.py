@@ -116,7 +116,7 @@ def test_no_header_does_worse_than_a_refusal(tmp_path: Path, header: Any, num_by
     file.write_bytes(pack(header, bytes(num_bytes)))
     began_s = time.monotonic()
     refusal = outcome(file)
-    assert time.monotonic() - began_s < 2
+    assert time.monotonic() - began_s < 10
     if refusal is None:  # what passes, the library reads
         with safe_open(file, "pt") as opened:
             assert set(opened.keys()) == set(header) - {"__metadata__"}

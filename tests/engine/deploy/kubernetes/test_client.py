@@ -103,7 +103,7 @@ def test_nobody_listens(tmp_path: Path) -> None:
     began_s = time.perf_counter()
     with pytest.raises(ClusterRequestError, match=rf"nothing listens at http://127.0.0.1:{port}: .*refused") as caught:
         open_at(f"http://127.0.0.1:{port}", tmp_path).get("/version")
-    assert time.perf_counter() - began_s < 1
+    assert time.perf_counter() - began_s < 1.9  # a try to connect is given 2 s
     assert caught.value.http_status is None
     assert "use-context NAME (now fake)" in caught.value.remedy
 
@@ -120,7 +120,7 @@ def test_no_connection_within_two_seconds(tmp_path: Path) -> None:
         began_s = time.perf_counter()
         with pytest.raises(ClusterRequestError, match="did not take a connection within 2 s") as caught:
             opened.get("/version")
-    assert time.perf_counter() - began_s < 3
+    assert time.perf_counter() - began_s < 10
     assert "firewall" in caught.value.remedy
 
 

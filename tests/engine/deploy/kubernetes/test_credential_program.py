@@ -37,5 +37,5 @@ def test_a_program_without_arguments() -> None:
 def test_at_the_limit_it_ends_with_its_children(tmp_path: Path) -> None:
     began_s = time.monotonic()
     done = run({"command": "sh", "args": ["-c", f"sleep 30 & echo $! > {tmp_path}/child; wait"]}, 0.3)
-    assert time.monotonic() - began_s < 5  # its output ends only once the child, which shares it, has ended
+    assert time.monotonic() - began_s < 20  # its output ends only once the child, which shares it, has ended
     assert (done.returncode, done.stderr) == (124, "no answer within 0.3 s\n")

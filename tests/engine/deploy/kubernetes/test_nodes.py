@@ -134,7 +134,7 @@ def test_the_pages_of_a_list_share_one_time_limit(
         read_nodes(fake_client)
     assert "etcd" in caught.value.remedy
     assert read_requests(fake_client) is None
-    assert time.monotonic() - began_s < 1.1
+    assert time.monotonic() - began_s < 2.2  # without the limit 2.4 s
 
 
 @pytest.mark.kubernetes

