@@ -27,7 +27,7 @@ from engine.models.spec import ModelSpec
 from engine.remote import Remotes
 from engine.scheduling.quotas import Quotas
 from engine.state import FILE_NAME as STATE_FILE
-from engine.state import ConversationStore, Database, open_database, sqlite_url
+from engine.state import ConversationStore, Database, ImageStore, open_database, sqlite_url
 from engine.state.api_keys import ApiKeyStore
 from engine.state.serving import ServingStore
 from engine.telemetry import HostReader, Nvml, ProcessReader, Sampler
@@ -53,6 +53,7 @@ class Console:
     records: RecordStore
     database: Database
     conversations: ConversationStore
+    images: ImageStore
     keys: Keyring
     quotas: Quotas
     nvml: Nvml
@@ -125,6 +126,7 @@ def open_console(settings: Settings, clock: Clock | None = None) -> Console:
         records=records,
         database=database,
         conversations=ConversationStore(database, clock.wall),
+        images=ImageStore(database),
         keys=keys,
         quotas=quotas,
         nvml=nvml,

@@ -8,8 +8,9 @@ from dashboard import state
 from dashboard.components.chat_history import show_export, show_history
 from dashboard.components.chat_stream import messages_to, stream_answers
 from dashboard.components.chat_turn import show_prompt, show_turn
-from dashboard.components.lanes import choose_lanes, ready_models, show_waiting
+from dashboard.components.lanes import choose_lanes, may_show_images, ready_models, show_waiting
 from dashboard.components.parameters import Lane
+from dashboard.components.pictures import ask
 from dashboard.resources import console
 from engine.state import Answer, Conversation, TurnKind, add_answer, add_turn
 
@@ -33,7 +34,7 @@ with tools.container(horizontal=True, horizontal_alignment="right", vertical_ali
             placeholder="What the model should know and how it should answer",
             on_change=lambda: state.set_system_prompt(home, st.session_state[f"system.{conversation.id}"]),
         )
-    show_export(conversation)
+    show_export(home, conversation)
 
 models = ready_models(home)
 lanes = choose_lanes(models, is_comparison=mode == "Compare")
@@ -52,15 +53,15 @@ def answer_turn(conversation: Conversation, index: int, lanes: list[Lane]) -> No
         home.conversations.save(kept)
         is_kept.set()
 
-    stream_answers(home, lanes, messages_to(conversation, index), keep)
+    stream_answers(home, lanes, messages_to(home, conversation, index), keep)
     st.rerun()
 
 
-prompt = st.chat_input("Ask something", key="prompt", disabled=not models)
+asked = ask(home.images, with_images=bool(models) and may_show_images(home, lanes), is_disabled=not models)
 pending = state.take_pending()
-if prompt and prompt.strip():
+if asked is not None:
     kind = TurnKind.COMPARE if mode == "Compare" else TurnKind.CHAT
-    conversation = add_turn(conversation, prompt.strip(), now_s=home.clock.wall(), kind=kind)
+    conversation = add_turn(conversation, asked.text, now_s=home.clock.wall(), kind=kind, images=asked.images)
     home.conversations.save(conversation)
     st.query_params[state.URL_KEY] = conversation.id
     pending = len(conversation.turns) - 1

@@ -58,13 +58,13 @@ def _offer_undo(console: Console) -> None:
         )
 
 
-def show_export(conversation: Conversation) -> None:
+def show_export(console: Console, conversation: Conversation) -> None:
     """Download the conversation as JSON or Markdown."""
     with st.popover("Export", icon=":material/download:", disabled=not conversation.turns):
         name = f"conversation-{conversation.id[:8]}"
         st.download_button(
             "JSON",
-            lambda: to_json(conversation),
+            lambda: to_json(conversation, console.images.read),
             f"{name}.json",
             "application/json",
             on_click="ignore",

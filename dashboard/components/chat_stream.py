@@ -15,6 +15,7 @@ import streamlit as st
 
 from dashboard.components.formats import DASH
 from dashboard.components.parameters import Lane
+from dashboard.components.pictures import read_content
 from engine import Console, Delta, Finished, FinishReason, Message, Request, SamplingParams
 from engine.errors import ConsoleError
 from engine.inference.outputs import OutputStream
@@ -104,9 +105,9 @@ class LiveAnswer:
         )
 
 
-def messages_to(conversation: Conversation, index: int) -> list[Message]:
+def messages_to(console: Console, conversation: Conversation, index: int) -> list[Message]:
     """What is sent to have turn `index` answered."""
-    return [Message(item["role"], item["content"]) for item in messages(conversation, upto=index)]
+    return [Message(said.role, read_content(console.images, said)) for said in messages(conversation, upto=index)]
 
 
 def stream_answers(

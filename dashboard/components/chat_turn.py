@@ -5,12 +5,13 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard import state
-from dashboard.components.chat_stream import messages_to, restore_parameters
+from dashboard.components.chat_stream import restore_parameters
 from dashboard.components.code_view import as_curl, as_python, request_body
 from dashboard.components.formats import DASH, format_rate, format_seconds
+from dashboard.components.pictures import show_pictures
 from dashboard.components.token_view import tokens_as_html
 from engine import Console
-from engine.state import Answer, Conversation, Turn, TurnKind, fork_at, select_answer
+from engine.state import Answer, Conversation, Turn, TurnKind, fork_at, messages, select_answer
 from engine.state.api_keys import Scope
 
 
@@ -33,6 +34,7 @@ def show_prompt(console: Console, conversation: Conversation, index: int) -> Non
     """The user's text, or the editor on it."""
     turn = conversation.turns[index]
     with st.chat_message("user"):
+        show_pictures(console.images, turn.images)
         if state.edited_turn() != index:
             text_column, edit_column = st.columns([20, 1], vertical_alignment="top")
             text_column.markdown(turn.user_text)
@@ -54,7 +56,7 @@ def show_prompt(console: Console, conversation: Conversation, index: int) -> Non
         if is_cancelled:
             state.edit_turn(None)
             st.rerun()
-        if is_sent and text.strip():
+        if is_sent and (text.strip() or turn.images):
             _resend(console, conversation, index, text)
         elif is_sent:
             st.error("The prompt is empty: write at least one character.")
@@ -169,10 +171,12 @@ def _select(console: Console, conversation: Conversation, index: int, place: int
 
 def _show_code(console: Console, conversation: Conversation, index: int, answer: Answer) -> None:
     parameters = answer.parameters | ({} if answer.seed is None else {"seed": answer.seed})
-    body = request_body(answer.instance_id, messages_to(conversation, index), restore_parameters(parameters))
+    said = messages(conversation, upto=index)
+    images = [image for one in said for image in one.images]
+    body = request_body(answer.instance_id, said, restore_parameters(parameters))
     settings = console.settings
     base_url = f"http://{settings.host}:{settings.port}"
     needs_key = console.keys.is_guarded(Scope.INFERENCE)
     curl, python = st.tabs(["curl", "Python"])
-    curl.code(as_curl(base_url, body, needs_key=needs_key), language="bash")
-    python.code(as_python(base_url, body, needs_key=needs_key), language="python")
+    curl.code(as_curl(base_url, body, images, needs_key=needs_key), language="bash")
+    python.code(as_python(base_url, body, images, needs_key=needs_key), language="python")

@@ -8,6 +8,7 @@ from dashboard.components.instances import show_instance
 from dashboard.components.links import link_to
 from dashboard.components.parameters import Lane, choose_lane
 from engine import Console, InstanceState
+from engine.models.spec import Modality
 
 
 def choose_lanes(models: list[str], *, is_comparison: bool) -> list[Lane]:
@@ -32,6 +33,13 @@ def ready_models(console: Console) -> list[str]:
     """Who answers now: instances here, then routes and instances elsewhere, and `auto` where there is a choice."""
     here = [item.name for item in console.engine.instances() if item.state is InstanceState.READY]
     return here + [name for name in console.gateway.names() if name not in here]
+
+
+def may_show_images(console: Console, lanes: list[Lane]) -> bool:
+    """Whether a model of one of the lanes takes pictures, or is elsewhere, where that is not known."""
+    here = {item.name: item.model for item in console.engine.serving()}
+    models = [here.get(lane.model) for lane in lanes]
+    return any(model is None or Modality.IMAGES in model.served for model in models)
 
 
 @st.fragment(run_every=0.5)

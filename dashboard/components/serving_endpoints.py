@@ -7,7 +7,8 @@ import streamlit as st
 from dashboard.components.code_view import as_curl, as_python, request_body
 from engine.config import Settings
 from engine.gateway import Gateway
-from engine.inference.request import Message, SamplingParams
+from engine.inference.request import SamplingParams
+from engine.state import Said
 
 _ENDPOINTS = (
     ("POST", "/v1/chat/completions", "answers a conversation, whole or streamed"),
@@ -37,7 +38,7 @@ def show_endpoints(gateway: Gateway, settings: Settings, *, needs_key: bool) -> 
         st.info("No model can answer now. The code will be for one that can.", icon=":material/info:")
     else:
         model = st.selectbox("Model", names, key="endpoint-model", help="A name may end in `:quality` or `:fast`.")
-        body = request_body(model, [Message("user", "What is the capital of France?")], SamplingParams(max_tokens=64))
+        body = request_body(model, [Said("user", "What is the capital of France?")], SamplingParams(max_tokens=64))
         curl, python = st.tabs(["curl", "Python"])
         curl.code(as_curl(base_url, body, needs_key=needs_key), language="bash", wrap_lines=True)
         python.code(as_python(base_url, body, needs_key=needs_key), language="python", wrap_lines=True)

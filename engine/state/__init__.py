@@ -5,6 +5,8 @@ from __future__ import annotations
 from engine.state.conversation import (
     Answer,
     Conversation,
+    KeptImage,
+    Said,
     TokenLogprob,
     Turn,
     TurnKind,
@@ -19,6 +21,7 @@ from engine.state.conversation import (
 from engine.state.conversations import ConversationStore, ConversationSummary
 from engine.state.database import FILE_NAME, Database, open_database, sqlite_url
 from engine.state.export import to_json, to_markdown
+from engine.state.images import ImageStore
 from engine.state.payload import from_payload
 
 __all__ = [
@@ -28,6 +31,9 @@ __all__ = [
     "ConversationStore",
     "ConversationSummary",
     "Database",
+    "ImageStore",
+    "KeptImage",
+    "Said",
     "TokenLogprob",
     "Turn",
     "TurnKind",

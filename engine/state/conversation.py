@@ -52,13 +52,24 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptImage:
+    """A picture of a prompt by its digest, under which `ImageStore` has its bytes, and the name of its file."""
+
+    sha256: str
+    media_type: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
-    """One prompt and its answers; `selected` is the index of the answer that the conversation keeps to."""
+    """One prompt, with its pictures, and its answers; `selected` is the index of the answer that the conversation
+    keeps to."""
 
     user_text: str
     answers: tuple[Answer, ...] = ()
     selected: int = 0
     kind: TurnKind = TurnKind.CHAT
+    images: tuple[KeptImage, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.selected < max(len(self.answers), 1):
@@ -80,6 +91,15 @@ class Conversation:
     turns: tuple[Turn, ...]
     created_at_s: float
     updated_at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One message of those that are sent to the model."""
+
+    role: str
+    text: str
+    images: tuple[KeptImage, ...] = ()
 
 
 def new_conversation(*, now_s: float, system_prompt: str = "") -> Conversation:
@@ -104,10 +124,11 @@ def add_turn(
     *,
     now_s: float,
     kind: TurnKind = TurnKind.CHAT,
+    images: tuple[KeptImage, ...] = (),
 ) -> Conversation:
     """The conversation with one more turn, its first answer selected."""
-    turn = Turn(user_text, answers, 0, kind)
-    title = conversation.title or title_from(user_text)
+    turn = Turn(user_text, answers, 0, kind, images)
+    title = conversation.title or title_from(user_text or ", ".join(image.name for image in images))
     return replace(conversation, title=title, turns=(*conversation.turns, turn), updated_at_s=now_s)
 
 
@@ -132,15 +153,15 @@ def select_answer(conversation: Conversation, turn: int, answer: int, *, now_s: 
 
 def fork_at(conversation: Conversation, turn: int, user_text: str, *, now_s: float) -> Conversation:
     """A new conversation that has the turns before index `turn` and then asks `user_text`, unanswered.
-    Editing a prompt this way keeps the original."""
+    Editing a prompt this way keeps the original; its pictures are asked about again."""
     edited = _turn_at(conversation, turn)
     start = new_conversation(now_s=now_s, system_prompt=conversation.system_prompt)
     kept = replace(start, title=conversation.title if turn else "", turns=conversation.turns[:turn])
-    return add_turn(kept, user_text, now_s=now_s, kind=edited.kind)
+    return add_turn(kept, user_text, now_s=now_s, kind=edited.kind, images=edited.images)
 
 
-def messages(conversation: Conversation, upto: int | None = None) -> list[dict[str, str]]:
-    """What to send to the model, as `{"role", "content"}`: system prompt, prompts and selected answers.
+def messages(conversation: Conversation, upto: int | None = None) -> list[Said]:
+    """What to send to the model: system prompt, prompts and selected answers.
 
     With `upto` the messages that ask for an answer to the turn at that index: the turns before it in full,
     then its prompt alone. Without it every turn in full, so the last message is the last answer, or the last
@@ -151,13 +172,13 @@ def messages(conversation: Conversation, upto: int | None = None) -> list[dict[s
     turns = conversation.turns[:upto]
     if asked is None and turns and not _has_text(turns[-1]):
         turns, asked = turns[:-1], turns[-1]
-    result = [{"role": "system", "content": conversation.system_prompt}] if conversation.system_prompt else []
+    result = [Said("system", conversation.system_prompt)] if conversation.system_prompt else []
     for turn in turns:
         if turn.answer is not None and turn.answer.text:
-            result.append({"role": "user", "content": turn.user_text})
-            result.append({"role": "assistant", "content": turn.answer.text})
+            result.append(Said("user", turn.user_text, turn.images))
+            result.append(Said("assistant", turn.answer.text))
     if asked is not None:
-        result.append({"role": "user", "content": asked.user_text})
+        result.append(Said("user", asked.user_text, asked.images))
     return result
 
 

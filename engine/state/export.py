@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import base64
+import json
+from collections.abc import Callable, Iterator
 
-from engine.state.conversation import Answer, Conversation, Turn, TurnKind
+from engine.state.conversation import Answer, Conversation, KeptImage, Turn, TurnKind
 from engine.state.payload import to_payload
 
+ReadImage = Callable[[KeptImage], bytes | None]
 
-def to_json(conversation: Conversation) -> str:
-    """Everything that is kept of the conversation, every answer and token included; `from_payload` reads it
-    back."""
-    return to_payload(conversation, indent=2)
+
+def to_json(conversation: Conversation, read_image: ReadImage) -> str:
+    """Everything that is kept of the conversation, every answer, token and picture included: the pictures under
+    `images`, by their SHA-256, as data: URLs. `from_payload` reads it back, without them."""
+    kept = {image.sha256: image for turn in conversation.turns for image in turn.images}
+    files = {image: read_image(image) for image in kept.values()}
+    if not files:
+        return to_payload(conversation, indent=2)
+    urls = {
+        image.sha256: f"data:{image.media_type};base64,{base64.b64encode(data).decode()}"
+        for image, data in files.items()
+        if data is not None
+    }
+    return json.dumps(json.loads(to_payload(conversation)) | {"images": urls}, indent=2, ensure_ascii=False)
 
 
 def to_markdown(conversation: Conversation) -> str:
@@ -27,7 +40,10 @@ def to_markdown(conversation: Conversation) -> str:
 
 def _turn_blocks(turn: Turn) -> Iterator[str]:
     yield "## User"
-    yield turn.user_text
+    for image in turn.images:
+        yield _quoted(f"{image.name} ({image.media_type}, SHA-256 {image.sha256[:12]})")
+    if turn.user_text:
+        yield turn.user_text
     for index, answer in enumerate(turn.answers):
         is_selected = index == turn.selected
         if not is_selected and turn.kind is TurnKind.CHAT:

@@ -11,6 +11,8 @@ from engine.state.conversation import (
     TITLE_LENGTH,
     Answer,
     Conversation,
+    KeptImage,
+    Said,
     Turn,
     TurnKind,
     add_answer,
@@ -36,7 +38,7 @@ def talk() -> Conversation:
 
 
 def _contents(conversation: Conversation, upto: int | None = None) -> list[str]:
-    return [message["content"] for message in messages(conversation, upto)]
+    return [message.text for message in messages(conversation, upto)]
 
 
 def test_new_conversations_have_their_own_ids() -> None:
@@ -109,17 +111,17 @@ def test_fork_of_a_comparison_stays_one(talk: Conversation) -> None:
 
 def test_messages_are_the_whole_talk(talk: Conversation) -> None:
     assert messages(talk) == [
-        {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": "Capital of France?"},
-        {"role": "assistant", "content": "Paris"},
-        {"role": "user", "content": "Of Spain?"},
-        {"role": "assistant", "content": "Madrid"},
+        Said("system", "Be brief."),
+        Said("user", "Capital of France?"),
+        Said("assistant", "Paris"),
+        Said("user", "Of Spain?"),
+        Said("assistant", "Madrid"),
     ]
 
 
 def test_messages_without_a_system_prompt() -> None:
     talk = add_turn(new_conversation(now_s=1.0), "Hi", now_s=2.0)
-    assert messages(talk) == [{"role": "user", "content": "Hi"}]
+    assert messages(talk) == [Said("user", "Hi")]
 
 
 def test_messages_end_with_an_unanswered_prompt(talk: Conversation) -> None:
@@ -148,6 +150,18 @@ def test_failed_turns_are_left_out_so_that_roles_alternate(talk: Conversation) -
 def test_failed_last_turn_asks_again(talk: Conversation) -> None:
     talk = add_turn(talk, "Of Italy?", (Answer("", "smol", error="the worker died"),), now_s=4.0)
     assert _contents(talk)[-1] == "Of Italy?"
+
+
+def test_pictures_are_asked_about_with_their_prompt_and_again_after_an_edit(talk: Conversation) -> None:
+    picture = KeptImage("0" * 64, "image/png", "screen.png")
+    talk = add_turn(talk, "What is this?", now_s=4.0, images=(picture,))
+    assert messages(talk)[-1] == Said("user", "What is this?", (picture,))
+    assert messages(fork_at(talk, 2, "And where?", now_s=5.0))[-1] == Said("user", "And where?", (picture,))
+
+
+def test_a_prompt_of_pictures_alone_is_titled_by_them() -> None:
+    pictures = tuple(KeptImage("0" * 64, "image/png", name) for name in ("a.png", "b.png"))
+    assert add_turn(new_conversation(now_s=1.0), "", now_s=2.0, images=pictures).title == "a.png, b.png"
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
-from engine.state.conversation import new_conversation
+from engine.state.conversation import KeptImage, add_turn, new_conversation
 from engine.state.export import to_json, to_markdown
 from engine.state.payload import from_payload
 from tests.engine.state.builders import make_conversation
@@ -46,8 +47,19 @@ Yes.
 
 def test_json_reads_back_whole() -> None:
     talk = make_conversation()
-    assert from_payload(to_json(talk)) == talk
-    assert "\n  " in to_json(talk)
+    text = to_json(talk, lambda _image: None)
+    assert from_payload(text) == talk
+    assert "\n  " in text
+
+
+def test_pictures_are_in_the_json_once_and_named_in_the_markdown() -> None:
+    screen, gone = KeptImage("a" * 64, "image/png", "screen.png"), KeptImage("b" * 64, "image/png", "gone.png")
+    talk = add_turn(new_conversation(now_s=1.0), "☕", now_s=2.0, images=(screen, gone))
+    talk = add_turn(talk, "", now_s=2.0, images=(screen,))
+    text = to_json(talk, {screen: b"pixels", gone: None}.get)
+    assert json.loads(text)["images"] == {"a" * 64: "data:image/png;base64,cGl4ZWxz"}
+    assert from_payload(text) == talk
+    assert "> screen.png (image/png, SHA-256 aaaaaaaaaaaa)\n\n> gone.png" in to_markdown(talk)
 
 
 def test_markdown_is_the_talk_to_read() -> None:
