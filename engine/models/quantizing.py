@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from dataclasses import dataclass
 from itertools import count
@@ -73,10 +74,26 @@ def quantize_to(folder: Path, spec: ModelSpec, weights: WeightsStore, on_progres
 
     loaded = load_model(spec, weights, on_progress)
     on_progress("saving", None)
-    save_quantized(loaded, folder)
+    was_there = folder.exists()
+    try:
+        save_quantized(loaded, folder)
+    except BaseException:
+        _clear(folder, was_there=was_there)
+        raise
     size_bytes = sum(file.stat().st_size for file in folder.iterdir())
     plain_bytes = loaded.info.num_parameters * _BFLOAT16_BYTES
     return QuantizedFolder(loaded.name, folder, spec.quantization, loaded.info.weights_bytes, size_bytes, plain_bytes)
+
+
+def _clear(folder: Path, *, was_there: bool) -> None:
+    """Take away what was written in a folder that was new or empty before."""
+    for found in folder.glob("*"):
+        if found.is_dir():
+            shutil.rmtree(found)
+        else:
+            found.unlink()
+    if not was_there and folder.is_dir():
+        folder.rmdir()
 
 
 class Quantizing(StagedJob[QuantizedFolder]):

@@ -67,6 +67,19 @@ def test_what_was_saved_is_told_with_its_ratio(quantizing: Quantizing, tiny_fold
     assert made.size_ratio == pytest.approx(made.size_bytes / made.plain_bytes)
 
 
+@pytest.mark.parametrize("was_there", [False, True])
+def test_what_does_not_fit_on_the_disk_leaves_nothing_behind(
+    quantizing: Quantizing, tiny_folder: Path, small_disk: Path, was_there: bool
+) -> None:
+    folder = small_disk / "out"
+    if was_there:
+        folder.mkdir()
+    quantizing.quantize(ModelSpec(str(tiny_folder), device="cpu", quantization=INT8), folder)
+    quantizing.wait(60)
+    assert "free space there or choose another folder" in (quantizing.error or "")
+    assert list(small_disk.rglob("*")) == ([folder] if was_there else [])
+
+
 def test_a_cancelled_one_writes_nothing_and_another_has_to_wait(
     quantizing: Quantizing, lock: threading.Lock, tiny_folder: Path, tmp_path: Path
 ) -> None:
