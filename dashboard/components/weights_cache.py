@@ -12,13 +12,13 @@ from dashboard.components.errors import errors_shown
 from dashboard.components.formats import format_bytes, plain, plural
 from dashboard.components.times import local_datetime
 from engine.weights.cache import WeightsCache
-from engine.weights.inventory import CacheEntry
+from engine.weights.inventory import CacheEntry, EntryKind
 
 
 def entry_rows(entries: Sequence[CacheEntry], zone: tzinfo) -> dict[str, list[Any]]:
     """The entries as columns of a table."""
     return {
-        "Model": [entry.name for entry in entries],
+        "Name": [entry.name for entry in entries],
         "Kind": [entry.kind.value for entry in entries],
         "Revision": [(entry.revision or "")[:12] for entry in entries],
         "Size": [format_bytes(entry.size_bytes) for entry in entries],
@@ -35,7 +35,10 @@ def show_cache(cache: WeightsCache, zone: tzinfo) -> None:
         return
     total_bytes = sum({inode: size for entry in entries for inode, size in entry.files.items()}.values())
     bound = f" of at most {format_bytes(cache.max_bytes)}" if cache.max_bytes is not None else ""
-    st.caption(f"{plural(len(entries), 'model')}, {format_bytes(total_bytes)}{bound}, in {plain(str(cache.root))}")
+    num_unfinished = sum(entry.kind is EntryKind.UNFINISHED for entry in entries)
+    unfinished = f" and {plural(num_unfinished, 'unfinished download')}" if num_unfinished else ""
+    held = f"{plural(len(entries) - num_unfinished, 'model')}{unfinished}, {format_bytes(total_bytes)}{bound}"
+    st.caption(f"{held}, in {plain(str(cache.root))}")
     st.dataframe(
         entry_rows(entries, zone),
         hide_index=True,

@@ -81,7 +81,8 @@ def _read_conversions(root: Path) -> Iterator[CacheEntry]:
 def _read_partials(root: Path) -> Iterator[CacheEntry]:
     for path in BlobStore(root).partials.glob("*"):
         if path.suffix != ".etag" and not path.name.startswith("."):
-            yield from _entry(path, f"partial/{path.name}", EntryKind.UNFINISHED, path.name, None, None)
+            name = f"a file, {path.name[:12]}"
+            yield from _entry(path, f"partial/{path.name}", EntryKind.UNFINISHED, name, None, None)
 
 
 def _entry(

@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from engine import Console
 from engine.weights.acquire import acquire
+from engine.weights.blobs import BlobStore
 from engine.weights.cache import WeightsCache
 from engine.weights.cache_jobs import Damaged
 from engine.weights.hub import Hub
@@ -43,13 +44,29 @@ def test_an_empty_cache_says_what_fills_it(open_page: OpenPage) -> None:
 def test_what_is_cached_is_listed_and_can_be_removed(console: Console, open_page: OpenPage) -> None:
     fill(console)
     page = open_page("weights")
-    assert list(page.dataframe[0].value["Model"]) == ["SmolLM2-135M-Instruct.Q4_1"]
+    assert list(page.dataframe[0].value["Name"]) == ["SmolLM2-135M-Instruct.Q4_1"]
     assert "1 model" in texts(page)
     entry = page.selectbox(key="remove-entry")
     entry.set_value(entry.options[0]).run()
     next(button for button in page.button if button.label == "Remove").click().run()
     assert console.weights.cache.entries() == ()
     assert "The weights cache is empty" in page.info[0].value
+
+
+@pytest.mark.model
+def test_what_was_cut_short_is_no_model_and_can_be_removed(console: Console, open_page: OpenPage) -> None:
+    fill(console)
+    partial = BlobStore(console.weights.cache.root).partials / ("ab" * 32)
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    partial.write_bytes(bytes(1000))
+    page = open_page("weights")
+    assert "1 model and 1 unfinished download, " in texts(page)
+    assert f"a file, {'ab' * 6}" in list(page.dataframe[0].value["Name"])
+    entry = page.selectbox(key="remove-entry")
+    entry.set_value(next(option for option in entry.options if option.startswith("a file, "))).run()
+    next(button for button in page.button if button.label == "Remove").click().run()
+    assert not partial.exists()
+    assert "1 model, " in texts(page)
 
 
 def test_a_loaded_folder_can_be_looked_at(console: Console, open_page: OpenPage) -> None:
@@ -177,7 +194,7 @@ def test_a_model_of_the_hub_is_pulled_planned_and_can_be_loaded(
     assert plain_text(page.success[0]).startswith(f"**{REPO}** is here: ")
     assert page.success[0].value.endswith(f"revision {commit[:12]}.")
     assert "tiny fits on" in texts(page)
-    assert list(page.dataframe[0].value["Model"]) == [REPO]
+    assert list(page.dataframe[0].value["Name"]) == [REPO]
     assert link(page, "Load it") == ("models", "load=acme%2Ftiny")
     page.button(key="pull-plan").click().run()
     assert page.markdown[0].value.startswith("##### :green[:material/check_circle: tiny fits on")
