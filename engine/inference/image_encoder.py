@@ -2,14 +2,18 @@
 
 A pass cannot be cut, so answers that are being written wait for it. One image at a time keeps that wait, and the
 memory of a pass, to those of the largest image; and after a pass the answers get as long again before the next one
-(scheduling/window.py), as they do beside embedding.
+(scheduling/window.py), as they do beside embedding. All running requests whose next image is the same, as those of
+`n` answers are, share its pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import torch
+
 from engine.clock import Clock
+from engine.inference.image_prompt import Pixels
 from engine.inference.sequence import Sequence
 from engine.models.loader import LoadedModel
 from engine.scheduling.window import earliest_next_s
@@ -36,16 +40,38 @@ class ImageEncoder:
         is_generating = any(sequence.num_output_tokens for sequence in running)
         if is_generating and began_s < self._not_before_s:
             return
-        self._encode(waiting)
+        self._encode(waiting, running)
         self._not_before_s = earliest_next_s(began_s, self._clock.monotonic())
 
-    def _encode(self, sequence: Sequence) -> None:
+    def _encode(self, sequence: Sequence, running: Iterable[Sequence]) -> None:
         """A tower that fails on one request's images (too little memory for them, say) leaves the others alone."""
-        images = sequence.images
-        pixels = None if images is None else images.next_pixels
-        if images is None or pixels is None or self._vision is None:
+        pixels = _next_pixels(sequence)
+        if pixels is None or self._vision is None:
             return
         try:
-            images.put(self._vision.encode(pixels, self._device))
+            features = self._vision.encode(pixels, self._device)
         except (RuntimeError, ValueError) as error:
-            self._on_error(sequence, f"the images could not be shown to the model ({error}): send smaller ones")
+            self._refuse(sequence, error)
+            return
+        for one in running:
+            if one.images is not None and _are_same(_next_pixels(one), pixels):
+                try:
+                    one.images.put(features)
+                except (RuntimeError, ValueError) as error:
+                    self._refuse(one, error)
+
+    def _refuse(self, sequence: Sequence, error: Exception) -> None:
+        self._on_error(sequence, f"the images could not be shown to the model ({error}): send smaller ones")
+
+
+def _next_pixels(sequence: Sequence) -> Pixels | None:
+    return None if sequence.images is None else sequence.images.next_pixels
+
+
+def _are_same(ones: Pixels | None, others: Pixels) -> bool:
+    """Whether they are the same numbers; to compare them takes milliseconds, where a pass takes up to seconds."""
+    if ones is others:
+        return True
+    return (
+        ones is not None and ones.keys() == others.keys() and all(torch.equal(ones[key], others[key]) for key in ones)
+    )

@@ -193,6 +193,24 @@ def test_the_tower_rests_as_long_as_it_worked(loaded: LoadedModel, monkeypatch: 
     assert waiting.is_seen
 
 
+def test_requests_with_the_same_picture_share_its_pass(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Turns] = [_ONE, _ONE, [("user", (image(5), "And this?"))], [("user", (image(), "Other words."))]]
+    alone = [Bench(loaded).answer(turns) for turns in asked]
+    passes: list[object] = []
+    encode = Vision.encode
+
+    def count_pass(vision: Vision, *arguments: Any) -> torch.Tensor:
+        passes.append(arguments)
+        return encode(vision, *arguments)
+
+    monkeypatch.setattr(Vision, "encode", count_pass)
+    bench = Bench(loaded)
+    together = [bench.submit(turns) for turns in asked]
+    bench.run()
+    assert len(passes) == 2
+    assert [tokens_of(sequence) for sequence in together] == alone
+
+
 def test_cancelled_between_two_pictures(loaded: LoadedModel) -> None:
     bench = Bench(loaded)
     sequence = bench.submit([("user", (image(1), image(2), "?"))])
