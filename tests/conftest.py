@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import getpass
 import importlib.util
 import os
@@ -49,6 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """An empty data folder is taken away; one that is not would show a test that forgot its own home."""
+    gc.unfreeze()
     shutil.rmtree(os.environ["HF_MODULES_CACHE"], ignore_errors=True)
     folder = Path(os.environ["XDG_DATA_HOME"])
     if folder.is_dir() and not any(folder.iterdir()):
@@ -78,6 +80,14 @@ def _why_no_gpu() -> str | None:
     import torch
 
     return None if torch.cuda.is_available() else "torch sees no CUDA GPU"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_collections() -> None:
+    """The engine collects garbage whenever a model was loaded or let go. In a process that has imported everything that
+    takes most of a second, so what is there before a module's tests is left out of it."""
+    gc.collect()
+    gc.freeze()
 
 
 def weights_cache_folder() -> Path:

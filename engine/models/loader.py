@@ -26,6 +26,7 @@ from engine.models.mapped_weights import copy_mapped_weights
 from engine.models.packing import can_pack, pack_linears
 from engine.models.progress import ByteMeter, Progress, reading_metered
 from engine.models.quantization import VISION, check_quantization, quantize_model, weights_bytes
+from engine.models.release import leave_out_imports
 from engine.models.saved import SavedQuantization, load_saved, read_saved
 from engine.models.schemes import BITSANDBYTES
 from engine.models.spec import Modality, ModelInfo, ModelSpec, Quantization, Scheme, resolve_attention
@@ -96,6 +97,7 @@ def load_model(spec: ModelSpec, weights: WeightsStore, on_progress: Progress) ->
             option is out of the model's bounds, or the engine cannot run the model.
     """
     began = time.perf_counter()
+    leave_out_imports()
     device, dtype = choose_placement(spec)
     kernel = resolve_attention(spec.attention)
     if spec.quantization is not None:

@@ -13,6 +13,7 @@ import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LOADING_BYTES = 128 * 2**10  # glibc's own thresholds at the start of a process
@@ -38,6 +39,14 @@ def _set_thresholds(mmap_bytes: int, trim_bytes: int) -> None:
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, mmap_bytes)
         mallopt(_M_TRIM_THRESHOLD, trim_bytes)
+
+
+@cache
+def leave_out_imports() -> None:
+    """Have the garbage collector pass over what is here now, for good: half a million objects of torch, transformers
+    and the pages, which are no garbage. A full collection stops every thread, those that write answers too: 0.69 s
+    with these objects, 0.15 s without. Called before the first model is loaded, for it would never be let go."""
+    gc.freeze()
 
 
 def release_memory() -> None:

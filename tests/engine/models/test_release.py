@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.models.release import release_memory, weights_apart
+from engine.models.release import leave_out_imports, release_memory, weights_apart
 
 _MEASURED = Path(__file__).with_name("unloading.py")
 
@@ -37,6 +37,19 @@ def test_cycles_are_collected() -> None:
         assert gone() is None
     finally:
         gc.enable()
+
+
+def test_what_is_there_before_the_first_model_is_left_out_once() -> None:
+    leave_out_imports.cache_clear()
+    gc.unfreeze()
+    leave_out_imports()
+    num_left_out = gc.get_freeze_count()
+    gone = weakref.ref(_Node())
+    leave_out_imports()
+    assert num_left_out > 10_000
+    assert gc.get_freeze_count() <= num_left_out
+    release_memory()
+    assert gone() is None
 
 
 def test_thresholds_are_set_back_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
