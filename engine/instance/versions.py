@@ -97,10 +97,8 @@ class Versions:
         """A reading of each version, in the order of `instances`; at most one of them is ready. After a swap that
         failed the last one is that of the version that did not come to serve."""
         with self._lock:
-            coming = [] if self._next is None else [(self._next.info(), Role.NEXT)]
-            if coming and _is_decided(coming[0][0]):
-                self._settle()
-                coming = []
+            next_info = self._settle()
+            coming = [] if next_info is None else [(next_info, Role.NEXT)]
             leaving = [(instance.info(), Role.LEAVING) for instance in self._leaving]
             failed = [] if self._failed is None else [(self._failed, Role.NEXT)]
             readings = [(self._serving.info(), Role.SERVING), *coming, *leaving, *failed]
@@ -162,17 +160,21 @@ class Versions:
             self._settle()
             return self._serving
 
-    def _settle(self) -> None:
+    def _settle(self) -> InstanceInfo | None:
         """Have the next version serve once it is ready, and forget it, but for its reading, once it has failed and
-        its memory is back. Called under the lock, before anybody looks."""
+        its memory is back; the reading of one that is still coming. Called under the lock, before anybody looks."""
         if self._next is None:
-            return
-        if self._next.is_ready:
+            return None
+        info = self._next.info()
+        if info.state is InstanceState.READY:
             self._serving.retire()
             self._leaving.append(self._serving)
             self._serving, self._next = self._next, None
-        elif _is_decided(info := self._next.info()):
+        elif info.state is InstanceState.FAILED and info.retry_at_s is None:
             self._failed, self._next = _without_model(info), None
+        else:
+            return info
+        return None
 
     def _check_free(self) -> None:
         if self._is_closing:
@@ -196,19 +198,12 @@ class Versions:
                 self._failed = _without_model(coming.info())
                 self._leaving.append(coming)
                 self._next = None
-            is_part = coming is self._serving or coming in self._leaving
-            leaving = list(self._leaving) if is_part else []
-        if coming is not self._serving:
-            coming.stop()
-        for instance in leaving:
+            going = list(self._leaving) if coming is self._serving else [coming]
+        for instance in going:
             instance.stop(drain_s)
             with self._lock:
-                self._leaving.remove(instance)
-
-
-def _is_decided(info: InstanceInfo) -> bool:
-    """Whether the next version is ready, or has failed in a way that another try would not mend."""
-    return info.state is InstanceState.READY or (info.state is InstanceState.FAILED and info.retry_at_s is None)
+                if instance in self._leaving:
+                    self._leaving.remove(instance)
 
 
 def _without_model(info: InstanceInfo) -> InstanceInfo:

@@ -193,6 +193,25 @@ def test_a_version_seen_to_have_failed_is_in_nobodys_way(
     _await_only(engine, 3)
 
 
+def test_a_version_that_gets_ready_between_two_looks_is_none_that_failed(
+    engine: Engine, fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen_at = Instance.is_ready.fget  # type: ignore[attr-defined]
+    looks: list[bool] = []
+
+    def look(instance: Instance) -> bool:
+        """A moment too early, the first time that it is ready."""
+        is_ready = seen_at(instance)
+        if instance.version == 2 and is_ready:
+            looks.append(is_ready)
+        return is_ready and (instance.version != 2 or len(looks) > 1)
+
+    monkeypatch.setattr(Instance, "is_ready", property(look))
+    engine.swap("m", fake_spec())
+    _await_only(engine, 2)
+    assert _ask(engine) == "v2v2v2"
+
+
 def test_a_failed_swap_can_be_forgotten(engine: Engine, fakes: Fakes) -> None:
     fakes[2].load_error = WeightsError("cut short")
     engine.swap("m", fake_spec())
