@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from engine import SamplingParams
-from engine.inference.openai_fields import EXTENSIONS, chat_logprob_fields, sampling_fields
+from engine.inference.openai_fields import EXTENSIONS, chat_logprob_fields, image_field, sampling_fields
 from engine.state import KeptImage, Said
 
 _MARK = "picture\u2038{}\u2038"  # stands for a picture's base64 until the code that reads its file takes its place
@@ -40,7 +40,7 @@ def as_curl(base_url: str, body: dict[str, Any], images: Sequence[KeptImage] = (
         return " \\\n  ".join([*lines, f"-d {shlex.quote(text)}"])
     # A here-document: an argument may not be as long as a picture.
     text = re.sub(r"[\\$`]", r"\\\g<0>", text)
-    text = _MARKED.sub(lambda mark: f"$(base64 < {_file(images, mark)} | tr -d '\\n')", text)
+    text = _MARKED.sub(lambda mark: f"$(base64 < {shlex.quote(images[int(mark[1])].name)} | tr -d '\\n')", text)
     return " \\\n  ".join([*lines, "-d @- <<BODY"]) + f"\n{text}\nBODY"
 
 
@@ -51,9 +51,9 @@ def as_python(base_url: str, body: dict[str, Any], images: Sequence[KeptImage] =
     extra = {name: body[name] for name in EXTENSIONS if name in body}  # the client has no argument for these
     if extra:
         arguments["extra_body"] = extra
-    standard = (
-        ["import base64"] * bool(images) + ["import os"] * needs_key + ["from pathlib import Path"] * bool(images)
-    )
+    standard = ["import base64", "import os", "from pathlib import Path"] if images else ["import os"]
+    if not needs_key:
+        standard.remove("import os")
     lines = [*standard, ""] if standard else []
     lines += ["from openai import OpenAI", ""]
     if images:
@@ -76,13 +76,8 @@ def _argument(name: str, value: Any) -> str:
 def _content(said: Said, marks: Iterator[str]) -> str | list[dict[str, Any]]:
     if not said.images:
         return said.text
-    urls = [f"data:{image.media_type};base64,{next(marks)}" for image in said.images]
-    parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    parts = [image_field(f"data:{image.media_type};base64,{next(marks)}") for image in said.images]
     return [*parts, {"type": "text", "text": said.text}] if said.text else parts
-
-
-def _file(images: Sequence[KeptImage], mark: re.Match[str]) -> str:
-    return shlex.quote(images[int(mark[1])].name)
 
 
 def _reading(argument: str, images: Sequence[KeptImage]) -> str:

@@ -70,8 +70,7 @@ def read_content(store: ImageStore, said: Said) -> Content:
     """A message's content as the engine takes it, pictures before the text; a word for one that is not kept here."""
     if not said.images:
         return said.text
-    files = [(image, store.read(image)) for image in said.images]
-    parts = [_read(data, image.name) if data is not None else f"[{image.name}]" for image, data in files]
+    parts = [_load(store, image) or f"[{image.name}]" for image in said.images]
     return (*parts, said.text) if said.text else tuple(parts)
 
 
@@ -80,14 +79,15 @@ def _check(files: Sequence[UploadedFile]) -> list[tuple[ImagePart, str]]:
         raise InvalidRequestError(
             f"{len(files)} pictures came with the prompt, at most {MAX_IMAGES} are read: send fewer", "messages"
         )
-    parts = [(_read(file.getvalue(), file.name), file.name) for file in files]
+    parts = [(ImagePart(file.getvalue(), _media_type(file.name), place=file.name), file.name) for file in files]
     for part, _ in parts:
         decode(part)
     return parts
 
 
-def _read(data: bytes, name: str) -> ImagePart:
-    return ImagePart(data, _media_type(name), place=name)
+def _load(store: ImageStore, image: KeptImage) -> ImagePart | None:
+    data = store.read(image)
+    return None if data is None else ImagePart(data, image.media_type, place=image.name)
 
 
 def _media_type(name: str) -> str:
@@ -98,10 +98,10 @@ def _media_type(name: str) -> str:
 @st.cache_data(max_entries=64, show_spinner=False)
 def _thumbnail(_store: ImageStore, _image: KeptImage, sha256: str) -> bytes | None:  # noqa: ARG001 - the cache's key
     """A JPEG within 640 x 640 pixels; None where the picture is not kept here."""
-    data = _store.read(_image)
-    if data is None:
+    part = _load(_store, _image)
+    if part is None:
         return None
-    picture = decode(_read(data, _image.name))
+    picture = decode(part)
     picture.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=85)

@@ -45,7 +45,7 @@ class ImageEncoder:
 
     def _encode(self, sequence: Sequence, running: Iterable[Sequence]) -> None:
         """A tower that fails on one request's images (too little memory for them, say) leaves the others alone."""
-        pixels = _next_pixels(sequence)
+        pixels = None if sequence.images is None else sequence.images.next_pixels
         if pixels is None or self._vision is None:
             return
         try:
@@ -54,7 +54,7 @@ class ImageEncoder:
             self._refuse(sequence, error)
             return
         for one in running:
-            if one.images is not None and _are_same(_next_pixels(one), pixels):
+            if one.images is not None and _are_same(one.images.next_pixels, pixels):
                 try:
                     one.images.put(features)
                 except (RuntimeError, ValueError) as error:
@@ -64,14 +64,8 @@ class ImageEncoder:
         self._on_error(sequence, f"the images could not be shown to the model ({error}): send smaller ones")
 
 
-def _next_pixels(sequence: Sequence) -> Pixels | None:
-    return None if sequence.images is None else sequence.images.next_pixels
-
-
 def _are_same(ones: Pixels | None, others: Pixels) -> bool:
     """Whether they are the same numbers; to compare them takes milliseconds, where a pass takes up to seconds."""
-    if ones is others:
-        return True
-    return (
-        ones is not None and ones.keys() == others.keys() and all(torch.equal(ones[key], others[key]) for key in ones)
-    )
+    if ones is None or ones.keys() != others.keys():
+        return False
+    return ones is others or all(torch.equal(ones[key], others[key]) for key in ones)

@@ -73,7 +73,7 @@ class ImagePart:
 
     def data_url(self) -> str:
         """As OpenAI's bodies have it."""
-        return f"data:{self.media_type};base64,{base64.b64encode(self.data).decode()}"
+        return write_data_url(self.media_type, self.data)
 
     def shown(self) -> str:
         """What stands for it where no picture can."""
@@ -81,6 +81,11 @@ class ImagePart:
 
 
 Content = str | tuple[str | ImagePart, ...]
+
+
+def write_data_url(media_type: str, data: bytes) -> str:
+    """The `data:` URL of a file."""
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
 def read_data_url(url: str, detail: Detail | None, place: str) -> ImagePart:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.inference.images import Content, ImagePart
+from engine.inference.images import Content, Detail
 from engine.inference.request import SamplingParams
 
 _DEFAULTS = SamplingParams()
@@ -35,12 +35,15 @@ def content_field(content: Content) -> str | list[dict[str, Any]]:
     """A message's content: plain text, or texts and pictures as parts."""
     if isinstance(content, str):
         return content
-    return [{"type": "text", "text": part} if isinstance(part, str) else _image_field(part) for part in content]
+    return [
+        {"type": "text", "text": part} if isinstance(part, str) else image_field(part.data_url(), part.detail)
+        for part in content
+    ]
 
 
-def _image_field(image: ImagePart) -> dict[str, Any]:
-    detail = {} if image.detail is None else {"detail": image.detail}
-    return {"type": "image_url", "image_url": {"url": image.data_url(), **detail}}
+def image_field(url: str, detail: Detail | None = None) -> dict[str, Any]:
+    """A picture as a part of a content."""
+    return {"type": "image_url", "image_url": {"url": url} if detail is None else {"url": url, "detail": detail}}
 
 
 def chat_logprob_fields(sampling: SamplingParams) -> dict[str, Any]:

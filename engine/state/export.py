@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable, Iterator
 
+from engine.inference.images import write_data_url
 from engine.state.conversation import Answer, Conversation, KeptImage, Turn, TurnKind
 from engine.state.payload import to_payload
 
@@ -16,14 +16,10 @@ def to_json(conversation: Conversation, read_image: ReadImage) -> str:
     """Everything that is kept of the conversation, every answer, token and picture included: the pictures under
     `images`, by their SHA-256, as data: URLs. `from_payload` reads it back, without them."""
     kept = {image.sha256: image for turn in conversation.turns for image in turn.images}
-    files = {image: read_image(image) for image in kept.values()}
-    if not files:
+    if not kept:
         return to_payload(conversation, indent=2)
-    urls = {
-        image.sha256: f"data:{image.media_type};base64,{base64.b64encode(data).decode()}"
-        for image, data in files.items()
-        if data is not None
-    }
+    files = {image: read_image(image) for image in kept.values()}
+    urls = {image.sha256: write_data_url(image.media_type, data) for image, data in files.items() if data is not None}
     return json.dumps(json.loads(to_payload(conversation)) | {"images": urls}, indent=2, ensure_ascii=False)
 
 
