@@ -1,26 +1,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from engine.errors import StoreError
 from engine.scheduling.quota import Quota
 from engine.state.api_keys import ApiKey, ApiKeyStore, Scope, Usage, Use, digest_of, new_key_id, new_secret
-from engine.state.database import Database, open_database, sqlite_url
+from engine.state.database import Database
 
 _KEY = ApiKey(
     "key-1", "phone farm", "agc_abcdefgh", frozenset({Scope.INFERENCE, Scope.METRICS}), Quota(60, None, 4), 100.0, 900.0
 )
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with open_database(sqlite_url(tmp_path / "state.sqlite")) as one:
-        yield one
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +13,6 @@ from engine.state.conversation import add_turn
 from engine.state.conversations import ConversationStore, ConversationSummary
 from engine.state.database import Database, open_database, sqlite_url
 from tests.engine.state.builders import make_conversation
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with open_database(sqlite_url(tmp_path / "state.sqlite")) as database:
-        yield database
 
 
 @pytest.fixture

@@ -1,23 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
-
-import pytest
 
 from engine.inference.images import ImagePart
 from engine.state.conversation import KeptImage
-from engine.state.database import Database, open_database, sqlite_url
+from engine.state.database import Database
 from engine.state.images import ImageStore
 from tests.vision_models import picture_bytes
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with open_database(sqlite_url(tmp_path / "state.sqlite")) as one:
-        yield one
 
 
 def test_what_was_kept_is_read(database: Database) -> None:

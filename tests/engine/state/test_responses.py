@@ -1,21 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engine.errors import StoreError
-from engine.state.database import Database, open_database, sqlite_url
+from engine.state.database import Database
 from engine.state.responses import ResponseStore, StoredResponse
 from tests.fakes import FakeClock
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with open_database(sqlite_url(tmp_path / "state.sqlite")) as one:
-        yield one
 
 
 def _stored(identifier: str, text: str = "", **fields: Any) -> StoredResponse:

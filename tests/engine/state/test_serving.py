@@ -1,24 +1,15 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from engine.remote.spec import RemoteSpec
 from engine.scheduling.router import Feature, Route, Target
-from engine.state import Database, open_database, sqlite_url
+from engine.state import Database
 from engine.state.serving import ServingStore
 
 FAR = RemoteSpec("far", "http://10.0.0.7:8000/v1", "qwen", "KEY", 4096, frozenset({Feature.TEXT, Feature.TOOLS}), 4.5)
 NEAR = RemoteSpec("near", "http://10.0.0.8:8000/v1", "qwen")
 CHAT = Route("chat", (Target("far", 90.0), Target("near", 10.0)), ("m",), is_weighted=True, is_sticky=False)
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    with open_database(sqlite_url(tmp_path / "state.sqlite")) as opened:
-        yield opened
 
 
 def test_what_is_kept_comes_back_equal_and_in_order(database: Database) -> None:
