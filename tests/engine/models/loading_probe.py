@@ -26,6 +26,7 @@ from engine.models.measured import mark_memory, measure_loaded
 from engine.models.plan import plan_source
 from engine.models.planner import unpacked_folder
 from engine.models.process_memory import read_anonymous_bytes
+from engine.models.quantization import ability_of
 from engine.models.release import weights_apart
 from engine.models.run_lines import Demand
 from engine.models.schemes import Ability, default_quantization
@@ -41,7 +42,7 @@ def main(spec: ModelSpec, demand: Demand, weights: Path, tiny: Path) -> dict[str
     unpacked = partial(unpacked_folder, cache=cache.cache)
     plan = plan_source(spec, read_budget(spec, Nvml()), demand, unpacked)
     mark = mark_memory(plan.budget.device)
-    with _peak_watched() as peak, weights_apart():
+    with _peak_watched(plan.budget.device) as peak, weights_apart():
         loaded = load_model(spec, cache, _ignore)
     _touch(loaded)
     caches = [_fill(loaded, demand.context_tokens) for _ in range(demand.concurrency)]
@@ -61,9 +62,15 @@ class _Peak:
 
 
 @contextmanager
-def _peak_watched() -> Iterator[_Peak]:
-    """The most memory of its own that the process has within the block, looked at every two milliseconds."""
+def _peak_watched(device: str) -> Iterator[_Peak]:
+    """The most memory that the process holds on the device within the block: on a GPU as torch's allocator counts it,
+    else its own, looked at every two milliseconds."""
     peak, is_over = _Peak(), threading.Event()
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats(device)
+        yield peak
+        peak.num_bytes = torch.cuda.max_memory_allocated(device)
+        return
 
     def watch() -> None:
         while not is_over.wait(0.002):
@@ -93,6 +100,10 @@ def _fill(loaded: LoadedModel, num_tokens: int) -> attention.SequenceCache:
     return cache
 
 
+def _ability(spec: ModelSpec) -> Ability:
+    return ability_of(torch.device("cuda:0" if spec.device == "cuda" else "cpu"))
+
+
 def _ignore(_stage: str, _fraction: float | None) -> None:
     """No progress is shown."""
 
@@ -102,5 +113,5 @@ if __name__ == "__main__":
     asked = Demand(int(context_tokens), int(concurrency))
     given = ModelSpec(**json.loads(fields))
     if isinstance(given.quantization, str):
-        given = replace(given, quantization=default_quantization(Scheme(given.quantization), Ability()))
+        given = replace(given, quantization=default_quantization(Scheme(given.quantization), _ability(given)))
     print(json.dumps(main(given, asked, Path(weights_folder), Path(tiny_folder))))

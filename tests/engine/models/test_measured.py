@@ -166,3 +166,17 @@ def test_a_model_on_a_gpu_takes_what_was_planned(tiny_folder: Path, tmp_path: Pa
     spec = {"source": str(folder), "device": "cuda", "dtype": dtype}
     _assert_right(_probe(spec, Demand(8_000, 4), tiny_folder, tmp_path / "weights"))
     assert torch.cuda.is_available()
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["int8-weight", "int8-dynamic", "int8-static", "fp8-weight", "fp8-dynamic"])
+def test_the_peak_of_quantizing_on_a_gpu_is_what_was_planned(tiny_folder: Path, tmp_path: Path, scheme: str) -> None:
+    """Few and wide layers, so that the one in hand counts, and what serves afterwards."""
+    wide = {**_MEDIUM, "hidden_size": 4_096, "intermediate_size": 14_336, "num_hidden_layers": 2}
+    folder = save_tiny_llama(tmp_path / "wide", **wide)
+    spec = {"source": str(folder), "device": "cuda", "dtype": "bfloat16", "quantization": scheme}
+    found = _probe(spec, Demand(2_000, 4), tiny_folder, tmp_path / "weights")
+    planned, measured = found["loading_bytes"]
+    assert planned == pytest.approx(measured, rel=0.1)
+    _assert_right(found)

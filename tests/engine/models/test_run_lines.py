@@ -7,7 +7,7 @@ import pytest
 from engine.models.footprint import Footprint, footprint_of
 from engine.models.headers import TensorInfo, tensor_info
 from engine.models.run_lines import RUNTIME_BYTES, loading_lines
-from engine.models.spec import Quantization, Scheme
+from engine.models.spec import Granularity, Quantization, Scheme
 from engine.models.weight_lines import Placement, total_bytes
 
 _CONFIG = {
@@ -70,6 +70,23 @@ def test_quantizing_peaks_at_a_tied_head_which_comes_last(stored: str, held: int
     outputs = 2 * (64 + 32 + 32 + 96 + 96 + 64)
     assert lines["quantized weights"] == footprint.num_parameters - 10_000 * 64 + 4 * outputs
     assert sum(lines.values()) - RUNTIME_BYTES == sum(lines[what] for what in lines if "quantized" in what)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "quantization", "held"),
+    [
+        ("bfloat16", Quantization(Scheme.INT8_WEIGHT), 10),
+        ("bfloat16", Quantization(Scheme.INT8_WEIGHT, is_symmetric=False), 6),
+        ("float32", Quantization(Scheme.INT8_WEIGHT), 12),
+        ("bfloat16", Quantization(Scheme.FP8_DYNAMIC), 15),
+        ("bfloat16", Quantization(Scheme.FP8_WEIGHT, Granularity.GROUP, 32), 19),
+        ("bfloat16", Quantization(Scheme.BNB_INT8), 16),
+    ],
+)
+def test_what_a_layer_takes_while_it_is_quantized_on_a_gpu(dtype: str, quantization: Quantization, held: int) -> None:
+    found = loading_lines(_footprint(10, has_head=False), Placement("cuda:0", dtype, quantization), has_framework=True)
+    lines = {line.what: line.num_bytes for line in found}
+    assert lines["one layer while it is quantized"] == held * 96 * 64
 
 
 @pytest.mark.parametrize(("names", "held"), [("ab", 8 * 10_000), ("ba", 2 * 1_000 + 8 * 10_000)])
