@@ -20,9 +20,9 @@ from engine.weights.sources import SAMPLE
 _EMPTY = f"Model is empty: give a hub id (org/name@revision), the path of a .gguf file, or {SAMPLE}."
 _HELP = (
     f"A hub id: `org/name`, `org/name@revision`, `org/name:file.gguf`; the path of a .gguf file on the console's "
-    f"machine; or `{SAMPLE}`. A pull that was cancelled goes on where it stopped."
+    f"machine; or `{SAMPLE}`. Whether it fits and how much a pull downloads is read from headers. A pull that was "
+    "cancelled goes on where it stopped."
 )
-_FIT_HELP = "How much a pull downloads, and whether the model fits into memory. Of a model of the hub headers are read."
 _FIT = "pull-fit"
 
 
@@ -36,7 +36,7 @@ def show_pull(pulls: Pulls, planner: Planner, progress: StageProgress | None) ->
             is_submitted = st.form_submit_button(
                 "Pull", key="pull-submit", type="primary", icon=":material/download:", disabled=is_busy
             )
-            is_asked = st.form_submit_button("Does it fit?", key="pull-plan", icon=":material/memory:", help=_FIT_HELP)
+            is_asked = st.form_submit_button("Does it fit?", key="pull-plan", icon=":material/memory:")
     if (is_submitted or is_asked) and not source:
         show_error(_EMPTY)
     elif is_asked:

@@ -18,9 +18,8 @@ from engine.scheduling.unloading import Room
 from engine.staged_job import OnProgress
 from engine.telemetry.nvml import Nvml
 from engine.weights.cache import WeightsCache
-from engine.weights.cached import find_here
 from engine.weights.hub import Hub
-from engine.weights.preview import DownloadSize, Preview, measure_download, read_preview
+from engine.weights.preview import DownloadSize, Preview, locate, measure_download, read_preview
 from engine.weights.sources import HubId
 
 
@@ -47,7 +46,8 @@ class Planner:
         """
         settings = self.settings
         budget = read_budget(spec, self.nvml, kv_cache_gib=settings.kv_cache_gib, chunk_tokens=settings.chunk_tokens)
-        unpacked, find = partial(unpacked_folder, cache=self.cache), partial(find_here, cache=self.cache)
+        unpacked = partial(unpacked_folder, cache=self.cache)
+        find = partial(locate, cache=self.cache, open_hub=self.open_hub, on_progress=on_progress)
 
         def preview(hub_id: HubId) -> Preview:
             return read_preview(hub_id, PREVIEW_TEXTS, self.cache, self.open_hub(), on_progress)

@@ -167,7 +167,7 @@ class HeadReader:
             for future in done:
                 future.result()
             num_done = num_files - len(waiting)
-            self._on_progress(f"reading {num_done} of {num_files} headers at {endpoint}", num_done / num_files)
+            self._on_progress(f"reading headers at {endpoint}: {num_done} of {num_files} files", num_done / num_files)
 
     def _fetch_one(self, head: Head, file: RemoteFile, parse: Callable[[OpenFile], Result]) -> Result:
         found = parse(head.open())

@@ -15,11 +15,11 @@ from engine.weights.files import OpenFile
 from engine.weights.gguf_header import GgufHeader, parse_gguf_header
 from engine.weights.heads import HeadReader
 from engine.weights.hub import Hub
-from engine.weights.lookup import Found, look_up
+from engine.weights.lookup import look_up
 from engine.weights.safetensors_header import check_header
 from engine.weights.selection import choose_files, is_gguf
 from engine.weights.snapshot import Snapshot
-from engine.weights.sources import HubId
+from engine.weights.sources import HubId, Source
 from engine.weights.transfer import describe_size
 
 Progress = Callable[[str, float | None], None]
@@ -73,6 +73,21 @@ class DownloadSize:
         return f"pulling {self.source} downloads {size} in {files}; {free}{remedy}"
 
 
+def locate(source: str, cache: WeightsCache, open_hub: Callable[[], Hub], on_progress: Progress) -> Source:
+    """As `find_here`, once the hub was asked what the source stands for, where nothing is known of it: the same content
+    may have come under another name.
+
+    Raises:
+        WeightsError: it names nothing, or the hub cannot be asked or refuses.
+    """
+    found = find_here(source, cache)
+    if found.hub is None:
+        return found
+    with cache.writing():
+        look_up(found.hub, cache, open_hub(), on_progress)
+    return find_here(source, cache)
+
+
 def measure_download(
     source: str, cache: WeightsCache, open_hub: Callable[[], Hub], on_progress: Progress
 ) -> DownloadSize | None:
@@ -81,7 +96,7 @@ def measure_download(
     Raises:
         WeightsError: it names nothing, the hub cannot be asked or refuses, or the model cannot be loaded.
     """
-    hub_id = find_here(source, cache).hub
+    hub_id = locate(source, cache, open_hub, on_progress).hub
     if hub_id is None:
         return None
     with cache.writing():
@@ -108,7 +123,7 @@ def read_preview(hub_id: HubId, texts: Sequence[str], cache: WeightsCache, hub: 
         WeightsError: the hub cannot be asked or refuses, or a header cannot be true.
     """
     with cache.writing():
-        found: Found = look_up(hub_id, cache, hub, on_progress)
+        found = look_up(hub_id, cache, hub, on_progress)
         repository = found.repository
         chosen = choose_files(hub_id.repo_id, repository.files, hub_id.gguf_name)
         reader = HeadReader(repository, cache, found.ask, on_progress)

@@ -82,7 +82,7 @@ def _read(file: OpenFile) -> tuple[dict[str, Any], int]:
     if not 2 <= length <= min(MAX_HEADER_BYTES, file.size_bytes):
         raise WeightsError(
             f"{file} is not a safetensors file, or was cut short: its header length is {length:,}, and 2 to "
-            f"{min(MAX_HEADER_BYTES, file.size_bytes):,} bytes are possible"
+            f"{min(MAX_HEADER_BYTES, file.size_bytes):,} bytes are possible; {file.remedy}"
         )
     raw = file.stream.read(length)
     try:

@@ -139,7 +139,7 @@ def test_many_files_are_read_a_few_at_once_and_told(hub: HubServer, weights_cach
     reader = HeadReader(repository, weights_cache, hub.door, lambda *told_now: told.append(told_now))
     assert reader.read(repository.files, parse) == files
     assert 1 < most <= 4
-    assert told[-1] == (f"reading 30 of 30 headers at {hub.endpoint}", 1.0)
+    assert told[-1] == (f"reading headers at {hub.endpoint}: 30 of 30 files", 1.0)
 
 
 def test_reading_is_given_up_when_progress_raises(hub: HubServer, weights_cache: WeightsCache) -> None:

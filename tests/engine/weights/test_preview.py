@@ -9,13 +9,14 @@ import pytest
 from engine.errors import WeightsError
 from engine.weights.acquire import acquire
 from engine.weights.cache import WeightsCache
+from engine.weights.cached import find_here
 from engine.weights.gguf_header import read_gguf_header
 from engine.weights.hub import Hub
-from engine.weights.preview import DownloadSize, Preview, measure_download, read_preview
+from engine.weights.preview import DownloadSize, Preview, locate, measure_download, read_preview
 from engine.weights.safetensors_header import MAX_HEADER_BYTES
 from engine.weights.sources import HubId
 from tests.engine.weights.hub_models import FAST, GGUF, REPO, WANTED, convert, ignore, model_files, safetensors
-from tests.engine.weights.hub_server import Fault, HubServer
+from tests.engine.weights.hub_server import Fault, HubServer, sha256
 
 ID = HubId(REPO)
 SHARD = "model-00001-of-00002.safetensors"
@@ -68,7 +69,7 @@ def test_a_gguf_file_is_read_as_far_as_its_header_goes(
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (_pack({}, length=MAX_HEADER_BYTES + 1), "header length is 33,554,433, and 2 to"),
+        (_pack({}, length=MAX_HEADER_BYTES + 1), "header length is 33,554,433, and 2 to .*; the hub's copy is bad"),
         (_pack({}, 40, length=30), "its header is not JSON that can be read"),
         (
             _pack({"a": {"dtype": "U8", "shape": [9], "data_offsets": [0, 9]}}, 4),
@@ -170,6 +171,16 @@ def test_what_arrived_of_a_pull_is_not_downloaded_again(hub: HubServer, weights_
     assert found is not None
     assert found.left_bytes is not None
     assert found.left_bytes <= len(files[SHARD]) * 2 - 150_000
+
+
+def test_content_that_came_under_another_name_is_here(hub: HubServer, weights_cache: WeightsCache) -> None:
+    commit = hub.publish(REPO, {"m.gguf": GGUF})
+    hub.publish("acme/copy", {"other.gguf": GGUF})
+    acquire(f"{REPO}@{commit}", weights_cache, convert, ignore, hub=hub.door(), retry=FAST)
+    for source in (REPO, "acme/copy"):
+        assert find_here(source, weights_cache).hub is not None
+        assert _measure(hub, weights_cache, source) is None
+        assert locate(source, weights_cache, hub.door, ignore).folder == weights_cache.root / sha256(GGUF)
 
 
 def test_a_model_that_is_here_asks_nothing(weights_cache: WeightsCache, tmp_path: Path) -> None:
