@@ -59,7 +59,7 @@ def set_system_prompt(console: Console, text: str) -> None:
 
 def delete_conversation(console: Console, conversation_id: str) -> None:
     """Delete, so that it can be undone."""
-    console.conversations.delete(conversation_id)
+    console.delete_conversation(conversation_id)
     st.session_state[_DELETED] = conversation_id
     if st.query_params.get(URL_KEY) == conversation_id:
         open_conversation(None)

@@ -96,6 +96,9 @@ class Settings(BaseSettings):
     batch_file_days: float = Field(
         30.0, gt=0, le=36_500, description="days after which files of batches are removed, if no open batch reads them"
     )
+    deleted_conversation_days: float = Field(
+        30.0, gt=0, le=36_500, description="days after which a deleted conversation is gone for good, with its pictures"
+    )
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="names under which programs may ask a console without keys, besides localhost, by commas"
     )

@@ -29,6 +29,7 @@ from engine.scheduling.quotas import Quotas
 from engine.state import FILE_NAME as STATE_FILE
 from engine.state import ConversationStore, Database, ImageStore, open_database, sqlite_url
 from engine.state.api_keys import ApiKeyStore
+from engine.state.purge import purge_deleted
 from engine.state.serving import ServingStore
 from engine.telemetry import HostReader, Nvml, ProcessReader, Sampler
 from engine.tracing import Tracing, open_tracing
@@ -75,6 +76,28 @@ class Console:
 
     def __post_init__(self) -> None:
         self.opened_at_s = self.clock.wall()
+        try:
+            self._purge(look_for_images=True)
+        except StoreError as error:  # a console that can do no more than this still serves
+            logger.warning("what was deleted is not removed for good: %s", error)
+
+    def delete_conversation(self, conversation_id: str) -> None:
+        """Delete, so that it can be undone until `deleted_conversation_days` are over; what was deleted before that
+        goes for good. Raises StoreError when the database cannot do it."""
+        self.conversations.delete(conversation_id)
+        self._purge()
+
+    def _purge(self, *, look_for_images: bool = False) -> None:
+        keep_s = self.settings.deleted_conversation_days * _DAY_S
+        purged = purge_deleted(
+            self.conversations, self.images, keep_s, self.clock.wall(), look_for_images=look_for_images
+        )
+        if purged.num_conversations or purged.num_images:
+            logger.info(
+                "%d deleted conversations and %d pictures are gone for good",
+                purged.num_conversations,
+                purged.num_images,
+            )
 
     def close(self) -> None:
         """Cancel what runs, write what is pending, stop the threads. What cannot be closed keeps nothing else open."""
@@ -126,7 +149,7 @@ def open_console(settings: Settings, clock: Clock | None = None) -> Console:
         records=records,
         database=database,
         conversations=ConversationStore(database, clock.wall),
-        images=ImageStore(database),
+        images=ImageStore(database, clock.wall),
         keys=keys,
         quotas=quotas,
         nvml=nvml,

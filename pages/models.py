@@ -33,7 +33,7 @@ st.title("Models", anchor=False)
 loaded, another = st.columns([3, 2], gap="large")
 with another:
     st.subheader("Load a model", anchor=False)
-    show_load_form(this.engine, this.planner.plan)
+    show_load_form(this.engine, this.planner)
 with loaded:
     st.subheader("Loaded here", anchor=False)
     show_instances()

@@ -20,7 +20,7 @@ progress, pulling = this.cache_jobs.progress(), this.pulls.progress()  # before 
 
 st.title("Weights", anchor=False)
 st.subheader("Pull a model", anchor=False)
-show_pull(this.pulls, this.planner.plan, pulling)
+show_pull(this.pulls, this.planner, pulling)
 st.subheader("Cache", anchor=False)
 with errors_shown():
     show_cache(this.weights.cache, zone)

@@ -56,6 +56,13 @@ def _offer_undo(console: Console) -> None:
             on_click=state.undo_delete,
             args=(console, deleted),
         )
+        st.caption(kept_text(console.settings.deleted_conversation_days))
+
+
+def kept_text(days: float) -> str:
+    """What becomes of a deleted conversation."""
+    length = "a day" if days == 1 else f"{days:g} days"
+    return f"What is deleted is gone for good after {length}, pictures included."
 
 
 def show_export(console: Console, conversation: Conversation) -> None:

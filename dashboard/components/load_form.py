@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import streamlit as st
 
 from dashboard.components.errors import errors_shown
+from dashboard.components.fit import show_fit
 from dashboard.components.formats import plain
 from dashboard.components.links import SOURCE_PARAM
-from dashboard.components.memory_plan import show_plan
 from dashboard.components.spec_form import choose_spec
 from engine import Engine, ModelSpec
-from engine.models.plan import MemoryPlan
+from engine.models.planner import Planner
 from engine.weights.sources import SAMPLE
 
 _EMPTY = f"Source is empty: give the path of a model folder or of a .gguf file, or `{SAMPLE}`."
 
 
-def show_load_form(engine: Engine, plan: Callable[[ModelSpec], MemoryPlan]) -> None:
+def show_load_form(engine: Engine, planner: Planner) -> None:
     """Ask for a model, plan its memory, and begin to load it; what was typed stays where it was refused. The URL may
     name the source."""
     with st.container(border=True):
@@ -34,8 +33,7 @@ def show_load_form(engine: Engine, plan: Callable[[ModelSpec], MemoryPlan]) -> N
             is_submitted = st.button("Load model", type="primary", icon=":material/add:", key="load-submit")
             is_asked = st.button("Does it fit?", icon=":material/memory:", key="load-plan")
     if is_asked and is_complete(spec):
-        with errors_shown():
-            show_plan(plan(spec))
+        show_fit(planner, spec, key="memory-plan")
     if is_submitted:
         _load(engine, replace(spec, name=name or None), is_pinned)
 

@@ -10,7 +10,7 @@ import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from engine.errors import InvalidRequestError
-from engine.inference.images import MAX_IMAGE_BYTES, MAX_IMAGES, Content, ImagePart, decode
+from engine.inference.images import MAX_IMAGE_BYTES, Content, ImagePart, check_num_images, decode
 from engine.state import ImageStore, KeptImage, Said
 
 _ENDINGS = ("png", "jpg", "jpeg", "webp")
@@ -75,11 +75,8 @@ def read_content(store: ImageStore, said: Said) -> Content:
 
 
 def _check(files: Sequence[UploadedFile]) -> list[tuple[ImagePart, str]]:
-    if len(files) > MAX_IMAGES:
-        raise InvalidRequestError(
-            f"{len(files)} pictures came with the prompt, at most {MAX_IMAGES} are read: send fewer", "messages"
-        )
     parts = [(ImagePart(file.getvalue(), _media_type(file.name), place=file.name), file.name) for file in files]
+    check_num_images([part for part, _ in parts])
     for part, _ in parts:
         decode(part)
     return parts

@@ -12,6 +12,7 @@ import hashlib
 import io
 import re
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -81,6 +82,15 @@ class ImagePart:
 
 
 Content = str | tuple[str | ImagePart, ...]
+
+
+def check_num_images(images: Sequence[ImagePart]) -> None:
+    """Raises InvalidRequestError, naming the first one too many, where one request has more than `MAX_IMAGES`."""
+    if len(images) > MAX_IMAGES:
+        raise InvalidRequestError(
+            f"{len(images)} pictures in one request, at most {MAX_IMAGES} are taken: send fewer",
+            images[MAX_IMAGES].place,
+        )
 
 
 def write_data_url(media_type: str, data: bytes) -> str:

@@ -22,7 +22,7 @@ from engine.errors import (
     QueueTimeoutError,
     WorkerDiedError,
 )
-from engine.inference.images import MAX_IMAGES, Content, ImagePart
+from engine.inference.images import Content, ImagePart, check_num_images
 from engine.inference.tools import CallPiece, JsonSchema, ToolCall, ToolUse, is_text
 
 # The source of an instance's own warm-up, which no store keeps.
@@ -247,11 +247,7 @@ class Request:
         self._check_images()
 
     def _check_images(self) -> None:
-        if len(self.images) > MAX_IMAGES:
-            raise InvalidRequestError(
-                f"the messages hold {len(self.images)} images, at most {MAX_IMAGES} are taken: send fewer",
-                self.images[MAX_IMAGES].place,
-            )
+        check_num_images(self.images)
         for message in self.messages:
             if message.images and message.role != "user":
                 place = message.images[0].place

@@ -118,7 +118,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _add_placement(tool: argparse.ArgumentParser) -> None:
-    tool.add_argument("source", help="a model folder, a .gguf file, a hub id in the cache, or `sample`")
+    tool.add_argument("source", help="a model folder, a .gguf file, a hub id, or `sample`")
     tool.add_argument("--device", choices=get_args(Device), default="auto", help="default: a GPU where there is one")
     tool.add_argument("--dtype", choices=get_args(DType), default="auto", help="what is not quantized is held in this")
     tool.add_argument("--granularity", type=Granularity, metavar="|".join(Granularity), help="what shares a scale")

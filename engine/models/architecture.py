@@ -15,6 +15,7 @@ from engine.errors import WeightsError
 from engine.models.headers import TensorInfo
 from engine.weights.strict_json import parse_json
 
+CONFIG_FILE = "config.json"
 # Under this key config.json says how the console itself quantized the weights (engine/models/saved.py).
 CONSOLE_QUANTIZATION = "console_quantization"
 # A name of transformers' and the names by which some configs call the same, as in its `attribute_map`.
@@ -105,15 +106,25 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         WeightsError: it is missing or is no JSON object.
     """
-    file = folder / "config.json"
+    file = folder / CONFIG_FILE
     try:
-        config = parse_json(file.read_bytes())
+        return parse_config(file.read_bytes(), str(file))
     except OSError as error:
         raise WeightsError(f"{file} cannot be read: {error.strerror or error}; fetch it again") from error
+
+
+def parse_config(raw: bytes, name: str, remedy: str = "fetch it again") -> dict[str, Any]:
+    """What a config.json holds, which messages call `name`.
+
+    Raises:
+        WeightsError: it is no JSON object.
+    """
+    try:
+        config = parse_json(raw)
     except ValueError as error:
-        raise WeightsError(f"{file} cannot be read, {error}: fetch it again") from error
+        raise WeightsError(f"{name} cannot be read, {error}: {remedy}") from error
     if not isinstance(config, dict):
-        raise WeightsError(f"{file} is not a JSON object: fetch it again")
+        raise WeightsError(f"{name} is not a JSON object: {remedy}")
     return config
 
 

@@ -100,8 +100,11 @@ def plan(task: Task) -> Outcome:
         attention=options.attention,
     )
     with closing(Nvml()) as nvml, task.cache.writing():
-        planned = Planner(task.settings, nvml, task.cache).plan(spec)
-    return Outcome(to_text(planned), to_dict(planned), planned.verdict is Verdict.FITS)
+        planner = Planner(task.settings, nvml, task.cache)
+        download = planner.download(spec.source, task.on_progress)
+        planned = planner.plan(spec, on_progress=task.on_progress)
+    text = to_text(planned) if download is None else f"{to_text(planned)}\nNot here yet: {download}"
+    return Outcome(text, to_dict(planned, download), planned.verdict is Verdict.FITS)
 
 
 def verify(task: Task) -> Outcome:

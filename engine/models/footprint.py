@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from engine.models.architecture import (
+    CONFIG_FILE,
     CONSOLE_QUANTIZATION,
     Architecture,
     config_from_gguf,
     parse_architecture,
+    parse_config,
     read_config,
 )
-from engine.models.headers import TensorInfo, read_tensors, tensors_of_gguf
-from engine.models.image_sizes import largest_image_tokens
-from engine.weights.gguf_header import read_gguf_header
+from engine.models.headers import TensorInfo, join_tensors, read_tensors, tensors_of_gguf
+from engine.models.image_sizes import PROCESSOR_FILES, image_tokens, largest_image_tokens
+from engine.weights.gguf_header import GgufHeader, read_gguf_header
+from engine.weights.preview import Preview
+
+# The small files that a footprint is made of, besides the headers.
+PREVIEW_TEXTS = (CONFIG_FILE, *PROCESSOR_FILES)
 
 
 class Role(StrEnum):
@@ -130,16 +136,39 @@ def footprint_of(config: Mapping[str, Any], tensors: Iterable[TensorInfo], *, is
 def read_footprint(folder: Path) -> Footprint:
     """The footprint of a model folder, from config.json, headers, and the bounds of its image processor."""
     footprint = footprint_of(read_config(folder), read_tensors(folder))
+    return _with_images(footprint, lambda: largest_image_tokens(folder))
+
+
+def preview_footprint(preview: Preview) -> Footprint:
+    """The footprint of a model that is at the hub, read with the small files of `PREVIEW_TEXTS`.
+
+    Raises:
+        WeightsError: see `footprint_of`; or its config is no JSON object, or two of its files hold the same tensor.
+    """
+    if preview.gguf is not None:
+        return gguf_footprint(preview.gguf)
+    config = parse_config(preview.texts[CONFIG_FILE], f"{CONFIG_FILE} of {preview.repo_id}", "name another revision")
+    headers = ((f"{path} of {preview.repo_id}", header) for path, header in preview.headers.items())
+    footprint = footprint_of(config, join_tensors(headers))
+    return _with_images(footprint, lambda: image_tokens(preview.texts.get(name, b"") for name in PROCESSOR_FILES))
+
+
+def _with_images(footprint: Footprint, find_tokens: Callable[[], int | None]) -> Footprint:
+    """With the size of the largest image, where the model sees any."""
     vision = footprint.architecture.vision
     if vision is None:
         return footprint
-    vision = replace(vision, max_tokens=largest_image_tokens(folder))
+    vision = replace(vision, max_tokens=find_tokens())
     return replace(footprint, architecture=replace(footprint.architecture, vision=vision))
 
 
 def read_gguf_footprint(file: Path) -> Footprint:
     """The footprint of a GGUF file, from its header."""
-    header = read_gguf_header(file)
+    return gguf_footprint(read_gguf_header(file))
+
+
+def gguf_footprint(header: GgufHeader) -> Footprint:
+    """The footprint of a GGUF file whose header was read."""
     return footprint_of(config_from_gguf(header.keys), tensors_of_gguf(header), is_gguf=True)
 
 

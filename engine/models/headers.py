@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.errors import WeightsError
 from engine.weights.gguf_header import GgufHeader
-from engine.weights.safetensors_header import DTYPE_BITS, check_safetensors, read_header
+from engine.weights.safetensors_header import DTYPE_BITS, check_safetensors
 
 # What loading casts to the model's dtype; everything else stays as it is in the file.
 _CAST = frozenset({"F64", "F32", "F16", "BF16"})
@@ -46,10 +46,18 @@ def read_tensors(folder: Path) -> tuple[TensorInfo, ...]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise WeightsError(f"{folder} holds no .safetensors file, so its memory cannot be planned: fetch the weights")
+    return join_tensors((str(file), check_safetensors(file)) for file in files)
+
+
+def join_tensors(headers: Iterable[tuple[str, Mapping[str, Any]]]) -> tuple[TensorInfo, ...]:
+    """The tensors of checked safetensors headers, each with the name of its file, in their order.
+
+    Raises:
+        WeightsError: two hold the same tensor.
+    """
     tensors: dict[str, TensorInfo] = {}
-    for file in files:
-        check_safetensors(file)
-        for tensor in tensors_of_header(read_header(file)):
+    for file, header in headers:
+        for tensor in tensors_of_header(header):
             if tensor.name in tensors:
                 raise WeightsError(f"{file} repeats the tensor {tensor.name!r:.99} of another file: remove one of them")
             tensors[tensor.name] = tensor

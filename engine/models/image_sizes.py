@@ -3,7 +3,7 @@ own reading imports torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +11,32 @@ from engine.weights.strict_json import parse_json
 
 # Their bound counts the pixels of two frames, which an image is taken for.
 _TWO_FRAMES = ("Glm4v", "Glm46V")
-_FILES = ("preprocessor_config.json", "processor_config.json")
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 
 def largest_image_tokens(folder: Path) -> int | None:
     """Tokens of the largest image that the processor of `folder` makes; None where its files name no bound in pixels
     (each image then has as many tokens, or is cut into tiles)."""
-    return next((found for name in _FILES if (found := _tokens(_read(folder / name))) is not None), None)
+    return image_tokens(_read(folder / name) for name in PROCESSOR_FILES)
 
 
-def _read(file: Path) -> Mapping[str, Any]:
+def image_tokens(files: Iterable[bytes]) -> int | None:
+    """As `largest_image_tokens`, of what `PROCESSOR_FILES` hold, in their order; empty for one that is missing."""
+    return next((found for raw in files if (found := _tokens(_parse(raw))) is not None), None)
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""
+
+
+def _parse(raw: bytes) -> Mapping[str, Any]:
     """Nothing for a file that is missing or broken: loading will say so."""
     try:
-        values = parse_json(file.read_bytes())
-    except (OSError, ValueError):
+        values = parse_json(raw)
+    except ValueError:
         return {}
     return values if isinstance(values, dict) else {}
 

@@ -14,7 +14,7 @@ from engine.errors import WeightsError
 from engine.models.architecture import CONSOLE_QUANTIZATION, Architecture
 from engine.models.attention_lines import attention_lines
 from engine.models.budget import Budget
-from engine.models.footprint import Footprint, read_footprint, read_gguf_footprint
+from engine.models.footprint import Footprint, preview_footprint, read_footprint, read_gguf_footprint
 from engine.models.memory import SHARE_OF_FREE
 from engine.models.run_lines import (
     CACHE_ROUNDING_TOKENS,
@@ -27,7 +27,8 @@ from engine.models.run_lines import (
 from engine.models.schemes import default_quantization, explain
 from engine.models.spec import ModelSpec, Scheme, resolve_attention
 from engine.models.weight_lines import ITEM_BYTES, Kind, Line, Placement, total_bytes, weight_lines
-from engine.weights.sources import Source, find_source
+from engine.weights.preview import Preview
+from engine.weights.sources import HubId, Source, find_source
 
 # Less context than this is of no use.
 _LEAST_CONTEXT_TOKENS = 256
@@ -148,6 +149,7 @@ def plan_source(
     demand: Demand | None = None,
     converted: Callable[[Path], Path | None] | None = None,
     find: Callable[[str], Source] = find_source,
+    preview: Callable[[HubId], Preview] | None = None,
 ) -> MemoryPlan:
     """Plan the model that `spec.source` names, from its headers; nothing is converted or loaded.
 
@@ -155,18 +157,25 @@ def plan_source(
         converted: the folder that a GGUF file was unpacked to, None where it was not yet. Without it the plan counts
             the unpacking.
         find: where the source's files are; one that knows the weights cache finds models of the hub there.
+        preview: reads the headers of a model that `find` leaves at the hub; without it such a model is refused.
 
     Raises:
-        WeightsError: nothing is there, the files are damaged, or they lie on the hub and were not fetched.
+        WeightsError: nothing is there, the files are damaged, or they lie at the hub and cannot be looked at.
     """
     source = find(spec.source)
-    footprint = _read(source, converted)
+    footprint = _read(source, converted, preview)
     return replace(plan_memory(footprint, spec, budget, demand), name=spec.name or source.name)
 
 
-def _read(source: Source, converted: Callable[[Path], Path | None] | None) -> Footprint:
+def _read(
+    source: Source,
+    converted: Callable[[Path], Path | None] | None,
+    preview: Callable[[HubId], Preview] | None,
+) -> Footprint:
     if source.folder is not None:
         return read_footprint(source.folder)
+    if source.hub is not None and preview is not None:
+        return preview_footprint(preview(source.hub))
     if source.gguf_file is None:
         raise WeightsError(f"{source.name} is not on this machine yet: fetch it, then its memory can be planned")
     is_converted = converted is not None and converted(source.gguf_file) is not None

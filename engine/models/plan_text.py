@@ -9,6 +9,7 @@ from typing import Any
 
 from engine.models.plan import Alternative, MemoryPlan, Verdict, gigabytes
 from engine.models.weight_lines import Line
+from engine.weights.preview import DownloadSize
 
 
 def headline(plan: MemoryPlan) -> str:
@@ -64,8 +65,8 @@ def _alternative(item: Alternative) -> str:
     return f"  {item.change} ({gigabytes(item.needed_bytes)}): {answer}"
 
 
-def to_dict(plan: MemoryPlan) -> dict[str, Any]:
-    """The plan in plain data, with its sums."""
+def to_dict(plan: MemoryPlan, download: DownloadSize | None = None) -> dict[str, Any]:
+    """The plan in plain data, with its sums; and what is to be downloaded first, null where nothing is."""
     return {
         **asdict(plan),
         "fits": plan.verdict is Verdict.FITS,
@@ -75,6 +76,7 @@ def to_dict(plan: MemoryPlan) -> dict[str, Any]:
         "steady_bytes": plan.steady_bytes,
         "loading_bytes": plan.loading_bytes,
         "needed_bytes": plan.needed_bytes,
+        "download": None if download is None else {**asdict(download), "folder": str(download.folder)},
     }
 
 

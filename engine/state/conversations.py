@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import Column, Double, MetaData, String, Table, Text, insert, select, update
+from sqlalchemy import Column, Double, MetaData, String, Table, Text, delete, insert, select, update
 
 from engine.state.conversation import Conversation
 from engine.state.database import Database
@@ -23,6 +24,9 @@ _TABLE = Table(
     Column("deleted_at_s", Double),
     Column("payload", Text, nullable=False),
 )
+
+# Told by its look and not by its place: a picture must not be lost because the payload is written in another way.
+_DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +82,28 @@ class ConversationStore:
             return tuple(ConversationSummary(*row) for row in connection.execute(query))
 
     def delete(self, conversation_id: str) -> bool:
-        """Hide the conversation; `restore` undoes it. False when there is none to hide."""
+        """Hide the conversation; `restore` undoes it, until it is purged. False when there is none to hide."""
         return self._mark(conversation_id, was_deleted=False, deleted_at_s=self._clock())
 
     def restore(self, conversation_id: str) -> bool:
         """Bring a deleted conversation back as it was. False when there is none to bring back."""
         return self._mark(conversation_id, was_deleted=True, deleted_at_s=None)
+
+    def purge(self, deleted_before_s: float) -> int:
+        """Remove for good what was deleted before then, in seconds since the epoch; how many that were."""
+        with self._database.begin() as connection:
+            removed = connection.execute(delete(_TABLE).where(_TABLE.c.deleted_at_s < deleted_before_s))
+        return removed.rowcount
+
+    def digests(self) -> frozenset[str]:
+        """The SHA-256 of every picture in every conversation, those deleted that can be brought back included; and
+        whatever else in them looks like one."""
+        found: set[str] = set()
+        with self._database.begin() as connection:
+            rows = connection.execute(select(_TABLE.c.payload).execution_options(yield_per=20))
+            for payload in rows.scalars():
+                found.update(_DIGEST.findall(payload))
+        return frozenset(found)
 
     def _mark(self, conversation_id: str, *, was_deleted: bool, deleted_at_s: float | None) -> bool:
         is_kept = _TABLE.c.deleted_at_s.is_(None)

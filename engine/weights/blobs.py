@@ -131,6 +131,10 @@ class BlobStore:
             return True
         return True
 
+    def holds(self, file: RemoteFile) -> bool:
+        """Is the whole file here, of whichever model."""
+        return file.sha256 is not None and (self.blobs / file.sha256).is_file()
+
     def partial_size(self, repository: Repository, file: RemoteFile) -> int:
         """Bytes of the file that are here from an earlier attempt."""
         try:

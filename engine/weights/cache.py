@@ -131,13 +131,17 @@ class WeightsCache:
                     f"{describe_size(self.max_bytes)}: {describe_size(over_bytes)} are missing with everything gone "
                     "that is not in use; raise CONSOLE_WEIGHTS_MAX_GIB, or unload models"
                 )
-        free_bytes = shutil.disk_usage(self.root).free
+        free_bytes = self.free_bytes()
         if free_bytes < need_bytes:
             raise WeightsError(
                 f"{what} needs {describe_size(need_bytes)} and {self.root} has {describe_size(free_bytes)} free: "
                 f"{describe_size(need_bytes - free_bytes)} are missing; free space there or set CONSOLE_HOME to "
                 "another folder"
             )
+
+    def free_bytes(self) -> int:
+        """What the disk of the cache has room for, whether the cache is made yet or not."""
+        return shutil.disk_usage(next(folder for folder in (self.root, *self.root.parents) if folder.exists())).free
 
     def keep_bound(self) -> None:
         """Evict what is over the bound now, as far as that is not in use."""

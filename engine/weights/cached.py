@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from engine.errors import WeightsError
 from engine.weights.cache import WeightsCache
 from engine.weights.lookup import recall
 from engine.weights.selection import choose_files, is_gguf
@@ -14,21 +13,14 @@ from engine.weights.sources import HubId, Source, find_source
 
 def find_here(source: str, cache: WeightsCache) -> Source:
     """Find what `source` names on this machine. A hub id becomes the folder or GGUF file that loading would take from
-    the cache, at the commit that was last seen, however long ago the hub was asked.
+    the cache, at the commit that was last seen, however long ago the hub was asked; it stays one where it was not
+    pulled yet.
 
     Raises:
-        WeightsError: nothing is there, it is not a model, or it is a hub id that was not pulled yet.
+        WeightsError: nothing is there, or it is not a model.
     """
     found = find_source(source)
-    if found.hub is None:
-        return found
-    cached = _find_cached(found, found.hub, cache)
-    if cached is None:
-        raise WeightsError(
-            f"{source!r} is not in the weights cache: pull it first (on the page Weights, with "
-            f"`python -m engine.models pull {source}`, or with POST /admin/pull)"
-        )
-    return cached
+    return found if found.hub is None else _find_cached(found, found.hub, cache) or found
 
 
 def _find_cached(origin: Source, hub_id: HubId, cache: WeightsCache) -> Source | None:

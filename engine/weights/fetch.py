@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from engine.errors import WeightsError
@@ -102,7 +103,7 @@ def _fill(
     snapshot, repository = wanted.snapshot, wanted.repository
     present = _check_present(incoming, wanted.files)
     missing = [file for file in wanted.files if file.path not in present]
-    cache.make_room(_bytes_to_fetch(missing, repository, cache), str(snapshot))
+    cache.make_room(bytes_to_fetch(wanted, cache), str(snapshot))
     fetched = Download(hub, cache.blobs, repository, incoming, retry).run(missing, on_progress)
     entries = {**present, **{entry.path: entry for entry in fetched}}
     write_record(cache.snapshots.record(snapshot), snapshot.repo_id, [entries[file.path] for file in wanted.files])
@@ -139,6 +140,9 @@ def _check_file(path: Path, file: RemoteFile) -> FileEntry | None:
     return FileEntry(file.path, size_bytes, digests.sha256) if digests.match(file) else None
 
 
-def _bytes_to_fetch(missing: Sequence[RemoteFile], repository: Repository, cache: WeightsCache) -> int:
-    new = [file for file in missing if file.sha256 is None or not (cache.blobs.blobs / file.sha256).is_file()]
-    return sum(max(0, (file.size_bytes or 0) - cache.blobs.partial_size(repository, file)) for file in new)
+def bytes_to_fetch(wanted: Wanted, cache: WeightsCache) -> int:
+    """What is neither in the cache as a whole file, of this model or of another, nor as the part that arrived."""
+    incoming = cache.snapshots.incoming(wanted.snapshot)
+    new = [file for file in wanted.files if not (incoming / file.path).is_file() and not cache.blobs.holds(file)]
+    partial_size = partial(cache.blobs.partial_size, wanted.repository)
+    return sum(max(0, (file.size_bytes or 0) - partial_size(file)) for file in new)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from engine.errors import WeightsError
 from engine.weights.atomic import write_atomically
@@ -20,6 +20,27 @@ class FileEntry:
     path: str
     size_bytes: int
     sha256: str | None
+
+
+class Readable(Protocol):
+    """Bytes that are read onward."""
+
+    def read(self, num_bytes: int, /) -> bytes:
+        """The next `num_bytes`, fewer only at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """A file at its beginning, on a disk or at the hub: what it is called in messages, its whole size, and what is
+    advised where it is damaged."""
+
+    name: str
+    size_bytes: int
+    stream: Readable
+    remedy: str = "fetch it again"
+
+    def __str__(self) -> str:
+        return self.name
 
 
 def read_json(file: Path) -> Any:

@@ -10,9 +10,9 @@ import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from engine.errors import WeightsError
+from engine.weights.files import OpenFile
 from engine.weights.strict_json import shorten
 
 _MAGIC = b"GGUF"
@@ -72,13 +72,19 @@ def read_gguf_header(file: Path) -> GgufHeader:
     """
     try:
         with file.open("rb", buffering=1 << 20) as stream:
-            if stream.read(len(_MAGIC)) != _MAGIC:
-                raise WeightsError(f"{file} is not a GGUF file: it does not begin with the letters GGUF")
-            return _read(_Cursor(stream, file.stat().st_size))
+            return parse_gguf_header(OpenFile(str(file), file.stat().st_size, stream))
     except OSError as error:
         raise WeightsError(f"{file} cannot be read: {error.strerror or error}") from error
+
+
+def parse_gguf_header(file: OpenFile) -> GgufHeader:
+    """The header of a file that is not necessarily here; nothing beyond it is read. Raises as `read_gguf_header`."""
+    try:
+        if file.stream.read(len(_MAGIC)) != _MAGIC:
+            raise WeightsError(f"{file} is not a GGUF file: it does not begin with the letters GGUF")
+        return _read(_Cursor(file))
     except _BadHeaderError as error:
-        raise WeightsError(f"{file} cannot be read as a model: {error}; fetch it again") from error
+        raise WeightsError(f"{file} cannot be read as a model: {error}; {file.remedy}") from error
 
 
 class _BadHeaderError(Exception):
@@ -88,8 +94,8 @@ class _BadHeaderError(Exception):
 class _Cursor:
     """Reads onward and never past the bound, nor more than the file has."""
 
-    def __init__(self, stream: BinaryIO, size: int) -> None:
-        self._stream, self.size = stream, size
+    def __init__(self, file: OpenFile) -> None:
+        self._stream, self.size = file.stream, file.size_bytes
         self.position = len(_MAGIC)
         self.num_values = 0
 

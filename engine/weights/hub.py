@@ -173,15 +173,23 @@ class HubSession:
             return bytes(content)
 
     @contextmanager
-    def fetch(self, repository: Repository, path: str, start_byte: int, etag: str | None) -> Iterator[Body]:
-        """A file from `start_byte` on, if it still is the one with `etag`; else from its beginning.
+    def fetch(
+        self,
+        repository: Repository,
+        path: str,
+        start_byte: int = 0,
+        etag: str | None = None,
+        stop_byte: int | None = None,
+    ) -> Iterator[Body]:
+        """A file from `start_byte` on, if it still is the one with `etag`; else from its beginning. With `stop_byte`
+        no more is asked for than what comes before it; a server that sends more is not read further than `chunks` are.
 
         Raises:
             HubError: it refuses, or the connection breaks, also while `chunks` are read.
         """
         headers = {}
-        if start_byte > 0:
-            headers["Range"] = f"bytes={start_byte}-"
+        if start_byte > 0 or stop_byte is not None:
+            headers["Range"] = f"bytes={start_byte}-{'' if stop_byte is None else stop_byte - 1}"
             if etag is not None:
                 headers["If-Range"] = etag
         route = f"/{repository.repo_id}/resolve/{repository.commit}/{quote(path)}"

@@ -13,10 +13,10 @@ from pathlib import Path
 from engine.errors import WeightsError
 from engine.weights.containment import check_name, resolve_inside
 from engine.weights.remote_code import find_pickles
-from engine.weights.safetensors_header import check_safetensors, read_header
+from engine.weights.safetensors_header import check_safetensors
 from engine.weights.strict_json import parse_json
 
-__all__ = ["check_folder", "check_safetensors", "read_header", "sha256_of"]
+__all__ = ["check_folder", "check_safetensors", "sha256_of"]
 
 _CHUNK_BYTES = 1 << 20
 _INDEX = "model.safetensors.index.json"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import WeightsError
+from engine.weights.files import OpenFile
 from engine.weights.strict_json import parse_json, shorten
 
 # The format allows 100 MB. The longest headers known are a tenth of this bound, and reading JSON takes memory of many
@@ -28,23 +29,28 @@ _LENGTH_BYTES = 8
 _MAX_DIMENSIONS = 64
 
 
-def read_header(file: Path) -> dict[str, Any]:
-    """The safetensors header: tensor names with dtype, shape and offsets, and `__metadata__` where there is one.
-
-    What it holds is JSON without a key given twice; `check_safetensors` looks at the entries.
+def check_safetensors(file: Path) -> dict[str, Any]:
+    """The header: tensor names with dtype, shape and offsets, and `__metadata__` where there is one.
 
     Raises:
-        WeightsError: it cannot be read, or is no such header.
+        WeightsError: see `check_header`; or the file cannot be read.
     """
-    return _read(file)[0]
+    try:
+        with file.open("rb") as stream:
+            size_bytes = stream.seek(0, 2)
+            stream.seek(0)
+            return check_header(OpenFile(str(file), size_bytes, stream))
+    except OSError as error:
+        raise WeightsError(f"{file} cannot be read: {error.strerror or error}") from error
 
 
-def check_safetensors(file: Path) -> None:
-    """Look at every entry of the header against the length of the file. No tensor is read.
+def check_header(file: OpenFile) -> dict[str, Any]:
+    """As `check_safetensors`, of a file that need not be on this machine. Nothing beyond the header is read, and every
+    entry of it is looked at against the length of the file.
 
     Raises:
-        WeightsError: the file is not as long as its header says, or an entry's offsets, shape and dtype do not agree
-            with each other or with the entries beside it.
+        WeightsError: it is no such header, the file is not as long as its header says, or an entry's offsets, shape and
+            dtype do not agree with each other or with the entries beside it.
     """
     header, data_bytes = _read(file)
     spans = sorted(_check_entry(file, name, entry) for name, entry in header.items() if name != _METADATA)
@@ -56,34 +62,29 @@ def check_safetensors(file: Path) -> None:
         if begin != end:
             raise WeightsError(
                 f"{file} is damaged: tensor {shorten(following)!r} begins at byte {begin:,} and the one before it, "
-                f"{shorten(name)!r}, ends at {end:,}; fetch it again"
+                f"{shorten(name)!r}, ends at {end:,}; {file.remedy}"
             )
+    return header
 
 
-def _check_length(file: Path, data_bytes: int, expected_bytes: int) -> None:
+def _check_length(file: OpenFile, data_bytes: int, expected_bytes: int) -> None:
     if data_bytes != expected_bytes:
-        before = file.stat().st_size - data_bytes
+        before = file.size_bytes - data_bytes
         raise WeightsError(
             f"{file} has {before + data_bytes:,} bytes and its header says {before + expected_bytes:,}: the file is "
-            f"{'cut short' if data_bytes < expected_bytes else 'damaged'}, fetch it again"
+            f"{'cut short' if data_bytes < expected_bytes else 'damaged'}, {file.remedy}"
         )
 
 
-def _read(file: Path) -> tuple[dict[str, Any], int]:
+def _read(file: OpenFile) -> tuple[dict[str, Any], int]:
     """The header, and how many bytes follow it."""
-    try:
-        with file.open("rb") as stream:
-            size = stream.seek(0, 2)
-            stream.seek(0)
-            length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
-            if not 2 <= length <= min(MAX_HEADER_BYTES, size):
-                raise WeightsError(
-                    f"{file} is not a safetensors file, or was cut short: its header length is {length:,}, and 2 to "
-                    f"{min(MAX_HEADER_BYTES, size):,} bytes are possible"
-                )
-            raw = stream.read(length)
-    except OSError as error:
-        raise WeightsError(f"{file} cannot be read: {error.strerror or error}") from error
+    length = int.from_bytes(file.stream.read(_LENGTH_BYTES), "little")
+    if not 2 <= length <= min(MAX_HEADER_BYTES, file.size_bytes):
+        raise WeightsError(
+            f"{file} is not a safetensors file, or was cut short: its header length is {length:,}, and 2 to "
+            f"{min(MAX_HEADER_BYTES, file.size_bytes):,} bytes are possible; {file.remedy}"
+        )
+    raw = file.stream.read(length)
     try:
         header = parse_json(raw)
     except ValueError as error:
@@ -93,10 +94,10 @@ def _read(file: Path) -> tuple[dict[str, Any], int]:
         ) from error
     if not isinstance(header, dict):
         raise WeightsError(f"{file} is not a safetensors file: its header is not a table")
-    return header, size - _LENGTH_BYTES - length
+    return header, file.size_bytes - _LENGTH_BYTES - length
 
 
-def _check_entry(file: Path, name: str, entry: Any) -> tuple[int, int, str]:
+def _check_entry(file: OpenFile, name: str, entry: Any) -> tuple[int, int, str]:
     """Begin and end of a tensor in the data, and its name, once its shape fills them."""
     try:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -117,7 +118,7 @@ def _check_entry(file: Path, name: str, entry: Any) -> tuple[int, int, str]:
     if num_bits != (end - begin) * 8:
         raise WeightsError(
             f"{file} is damaged: tensor {shorten(name)!r} of shape {shorten(str(shape))} and dtype {dtype} needs "
-            f"{num_bits / 8:,.0f} bytes and has {end - begin:,}; fetch it again"
+            f"{num_bits / 8:,.0f} bytes and has {end - begin:,}; {file.remedy}"
         )
     return begin, end, name
 

@@ -2,13 +2,16 @@
 
 A model that is still arriving is `<commit>.incoming/`, locked by who fetches it, and takes its own name when its last
 file is verified. Beside it stand what the hub listed for the commit (which never changes), what the folder holds
-(`<commit>.json`), and in `refs.json` which commit a branch was at, and when that was asked.
+(`<commit>.json`), in `<commit>.heads/` for a while the beginnings of files that a plan was made of, and in `refs.json`
+which commit a branch was at, and when that was asked.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from engine.weights.sources import is_commit, parse_hub_id
 from engine.weights.trouble import HubError
 
 _INCOMING = ".incoming"
+_HEADS = ".heads"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,31 @@ class SnapshotStore:
         except HubError:
             return None
         return repository if repository.commit == commit else None
+
+    def read_head(self, repository: Repository, path: str, since_s: float) -> bytes | None:
+        """What was kept of the beginning of a file after `since_s`, in seconds since the epoch; None where nothing
+        was."""
+        file = self._heads(repository) / path
+        try:
+            return file.read_bytes() if file.stat().st_mtime > since_s else None
+        except FileNotFoundError:
+            return None
+
+    def keep_head(self, repository: Repository, path: str, content: bytes) -> None:
+        """Keep the beginning of a file that lies at the top of the repository."""
+        file = self._heads(repository) / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, content)
+
+    def clear_heads(self, until_s: float) -> None:
+        """Forget the beginnings of models that were kept until then."""
+        for folder in self._hub.glob(f"*/*{_HEADS}"):
+            with suppress(FileNotFoundError):  # another process clears too
+                if folder.stat().st_mtime <= until_s:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+    def _heads(self, repository: Repository) -> Path:
+        return self.home(repository.repo_id) / f"{repository.commit}{_HEADS}"
 
     def _listing(self, repo_id: str, commit: str) -> Path:
         return self.home(repo_id) / f"{commit}.listing"

@@ -51,6 +51,7 @@ def repair(cache: WeightsCache, keep_unfinished_s: float = _KEEP_UNFINISHED_S) -
             *_clear_unfinished(cache, cache.clock.wall() - keep_unfinished_s),
             *_clear_records(cache),
         ]
+        cache.snapshots.clear_heads(cache.clock.wall() - cache.metadata_ttl_s)
         freed_bytes = cache.blobs.sweep()
     return (*done, f"removed {freed_bytes:,} bytes that no model holds") if freed_bytes else tuple(done)
 

@@ -60,6 +60,8 @@ _REFUSED: list[tuple[str, str, str]] = [
     ("environment_profile", "", "at least 1 character"),
     ("log_level", "verbose", "'debug', 'info', 'warning' or 'error'"),
     ("batch_file_days", "0", "greater than 0"),
+    ("deleted_conversation_days", "0", "greater than 0"),
+    ("deleted_conversation_days", "36501", "less than or equal to 36500"),
     ("log_format", "xml", "'plain' or 'json'"),
     ("log_prompts", "maybe", "valid boolean"),
     ("home", "~nobody-by-that-name/x", "give the whole path"),

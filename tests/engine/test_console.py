@@ -12,13 +12,15 @@ from engine.console import Console, check_guarded, open_console, prepare_home
 from engine.environment.check import Check, Finding
 from engine.environment.context import CheckContext
 from engine.errors import SettingsError, StoreError
+from engine.inference.images import ImagePart
 from engine.inference.request import Message, Request, SamplingParams
 from engine.instance import InstanceState
 from engine.state import FILE_NAME as STATE_FILE
 from engine.state import add_turn, new_conversation
 from engine.state.api_keys import Scope
 from tests.engine.environment.builders import check, passing, use_checks
-from tests.fakes import wait_until
+from tests.fakes import FakeClock, wait_until
+from tests.vision_models import picture_bytes
 
 _HELLO = (Message("user", "Hello"),)
 
@@ -211,4 +213,28 @@ def test_usage_of_keys_is_written_at_the_end(settings: Settings) -> None:
     again = open_console(settings)
     (key,) = again.keys.list()
     assert key.usage.num_requests == 1
+    again.close()
+
+
+def test_what_was_deleted_is_gone_for_good_at_a_later_start_or_deletion(settings: Settings) -> None:
+    clock = FakeClock()
+    console = open_console(settings, clock)
+    image = console.images.keep(ImagePart(picture_bytes()), "x.png")
+    talks = [add_turn(new_conversation(now_s=float(index)), "?", now_s=1.0, images=(image,)) for index in range(3)]
+    for talk in talks:
+        console.conversations.save(talk)
+    console.delete_conversation(talks[0].id)
+    clock.advance(31 * 86_400.0)
+    assert console.conversations.restore(talks[0].id)
+    console.delete_conversation(talks[0].id)
+    clock.advance(31 * 86_400.0)
+    console.delete_conversation(talks[1].id)
+    assert not console.conversations.restore(talks[0].id)
+    assert console.images.read(image) is not None
+    console.delete_conversation(talks[2].id)
+    console.close()
+    clock.advance(31 * 86_400.0)
+    again = open_console(settings, clock)
+    assert [again.conversations.restore(talk.id) for talk in talks] == [False, False, False]
+    assert again.images.read(image) is None
     again.close()

@@ -13,7 +13,6 @@ from engine.errors import WeightsError
 from engine.instance import Role
 from engine.models.spec import Granularity, ModelSpec, Quantization, Scheme
 from engine.room import Unloaded
-from engine.weights.pull import pull
 from tests.engine.weights.hub_models import REPO
 from tests.engine.weights.hub_server import serve_hub
 from tests.fakes import FakeBackend, wait_until
@@ -273,16 +272,18 @@ def test_who_was_unloaded_to_make_room_is_shown_and_loads_again(
     assert "**phone** was unloaded" in texts(page)
 
 
-def test_the_source_of_the_url_is_filled_in_and_planned_once_it_is_pulled(
-    console: Console, open_page: OpenPage, tiny_folder: Path
+def test_the_source_of_the_url_is_filled_in_and_planned_before_it_is_pulled(
+    open_page: OpenPage, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = open_page("models", load=REPO)
     assert page.text_input(key="load-source").value == REPO
     page.button(key="load-plan").click().run()
-    assert "is not in the weights cache: pull it first (on the page Weights" in page.error[0].value.replace("\\", "")
+    assert "is switched off by HF_HUB_OFFLINE=1: unset it" in page.error[0].value.replace("\\", "")
+    monkeypatch.delenv("HF_HUB_OFFLINE")
     with serve_hub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
         hub.publish(REPO, {file.name: file.read_bytes() for file in tiny_folder.iterdir()})
-        pull(REPO, console.weights.cache, hub.door(), lambda _stage, _fraction: None)
-    page.button(key="load-plan").click().run()
+        page.button(key="load-plan").click().run()
     assert not page.error
+    assert plain(f"pulling {REPO}@main downloads ") in texts(page)
     assert any(block.value.startswith("##### :green[:material/check_circle: tiny fits on") for block in page.markdown)

@@ -77,6 +77,7 @@ def test_delete_can_be_undone(console: Console, open_page: OpenPage) -> None:
     page = click(page, f"history.delete.{kept.id}")
     assert console.conversations.list() == ()
     assert not page.chat_message
+    assert page.sidebar.caption[0].value == "What is deleted is gone for good after 30 days, pictures included."
     page = click(page, "history.undo")
     assert stored(console) == kept
     assert "Paris." in shown(page)

@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from engine import Console
+from dashboard.components.formats import plain
+from engine import Console, ModelSpec
+from engine.errors import WeightsError
+from engine.models.planner import Planner
 from engine.weights.acquire import acquire
 from engine.weights.blobs import BlobStore
 from engine.weights.cache import WeightsCache
@@ -186,7 +190,9 @@ def test_a_model_of_the_hub_is_pulled_planned_and_can_be_loaded(
     page = open_page("weights")
     page.text_input(key="pull-source").set_value(REPO)
     page.button(key="pull-plan").click().run()
-    assert f"'{REPO}' is not in the weights cache: pull it first (on the page Weights" in plain_text(page.error[0])
+    assert f":material/download: Not here yet: pulling {REPO}@main downloads " in plain_text(page.caption[0])
+    assert page.markdown[0].value.startswith("##### :green[:material/check_circle: tiny fits on")
+    assert not page.get("progress")
     pull(page, REPO)
     console.pulls.wait(30)
     page.run()
@@ -221,6 +227,48 @@ def test_a_pull_is_followed_cancelled_and_goes_on(console: Console, open_page: O
     assert page.run().success[0].value.startswith(f"**{REPO}** is here")
     resumed = [seen.headers.get("Range") for seen in hub.requests("model-00001-of-00002.safetensors")]
     assert resumed[-1] is not None
+
+
+def test_reading_headers_is_told_and_can_be_cancelled(
+    open_page: OpenPage, hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.publish(REPO, model_files())
+    monkeypatch.setattr("engine.models.planner.Planner.plan", _plan_without_end)
+    page = open_page("weights")
+    page.text_input(key="pull-source").set_value(REPO)
+    page.button(key="pull-plan").click().run()
+    assert page.get("progress")[0].proto.text == "reading 3 of 30 headers"
+    page.button(key="pull-plan-cancel").click().run()
+    assert not page.get("progress")
+    assert not page.error
+
+
+def _plan_without_end(_planner: Planner, _spec: ModelSpec, on_progress: Callable[[str, float], None]) -> None:
+    """Is under way when the page is drawn again."""
+    on_progress("reading 3 of 30 headers", 0.1)
+    st.stop()
+
+
+def test_the_last_pull_is_planned_once_a_session(
+    console: Console, open_page: OpenPage, hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.publish(REPO, model_files())
+    planned: list[str] = []
+
+    def refuse(_planner: Planner, spec: ModelSpec) -> None:
+        planned.append(spec.source)
+        raise WeightsError("its config is empty")
+
+    monkeypatch.setattr("engine.models.planner.Planner.plan", refuse)
+    page = pull(open_page("weights"), REPO)
+    console.pulls.wait(30)
+    for _ in range(3):
+        assert plain("cannot be told: its config is empty") in texts(page.run())
+    assert planned == [REPO]
+    pull(page, REPO)
+    console.pulls.wait(30)
+    page.run()
+    assert planned == [REPO, REPO]
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_pictures_belong_to_the_user(glm: openai.OpenAI) -> None:
 
 
 def test_too_many(glm: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="hold 17 images, at most 16 are taken") as refused:
+    with pytest.raises(openai.BadRequestError, match="17 pictures in one request, at most 16 are taken") as refused:
         _ask(glm, *[_image(_url())] * 17)
     assert refused.value.param == "messages.0.content.16.image_url"
 

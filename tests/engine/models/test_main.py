@@ -51,20 +51,27 @@ def test_list_of_nothing(capsys: pytest.CaptureFixture[str], home: Path) -> None
     assert not home.exists()
 
 
-def test_a_model_of_the_hub_is_planned_once_it_is_pulled(
+def test_a_model_of_the_hub_is_planned_before_and_after_it_is_pulled(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, model: Path, home: Path
 ) -> None:
     plan = ["plan", REPO, "--device", "cpu", "--context", "128"]
     assert main(plan) == 3
-    assert f"`python -m engine.models pull {REPO}`" in capsys.readouterr().err
+    assert "the hub is switched off by HF_HUB_OFFLINE=1: unset it" in capsys.readouterr().err
     assert not home.exists()
     monkeypatch.delenv("HF_HUB_OFFLINE")
     with serve_hub() as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
         hub.publish(REPO, {file.name: file.read_bytes() for file in model.iterdir()})
+        _, before = _json(capsys, *plan)
+        assert before["download"]["left_bytes"] == before["download"]["total_bytes"] > 0
+        assert main(plan) == 0
+        assert f"\nNot here yet: pulling {REPO}@main downloads " in capsys.readouterr().out
+        assert main(["list"]) == 0
+        assert capsys.readouterr().out == "the weights cache is empty\n"
         assert main(["pull", REPO]) == 0
         capsys.readouterr()
     code, found = _json(capsys, *plan)  # the hub is not there any more
+    assert (found["download"], found["lines"]) == (None, before["lines"])
     assert (code, found["name"], found["verdict"]) == (0, "tiny", "fits")
     assert found["lines"] == _json(capsys, "plan", str(model), *plan[2:])[1]["lines"]
 

@@ -9,7 +9,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from engine.errors import StoreError
-from engine.state.conversation import add_turn
+from engine.state.conversation import KeptImage, add_turn
 from engine.state.conversations import ConversationStore, ConversationSummary
 from engine.state.database import Database, open_database, sqlite_url
 from tests.engine.state.builders import make_conversation
@@ -120,3 +120,26 @@ def test_payload_damaged_in_the_database_is_explained(store: ConversationStore, 
     with pytest.raises(StoreError, match="not a conversation that can be read: id"):
         store.get(talk.id)
     assert len(store.list()) == 1
+
+
+def test_what_was_deleted_long_ago_is_purged(database: Database) -> None:
+    talks = [make_conversation(f"talk {index}") for index in range(3)]
+    for talk, deleted_at_s in zip(talks, (None, 10.0, 90.0), strict=True):
+        store = ConversationStore(database, clock=lambda at_s=deleted_at_s: at_s)  # type: ignore[misc]
+        store.save(talk)
+        if deleted_at_s is not None:
+            store.delete(talk.id)
+    assert store.purge(50.0) == 1
+    assert store.purge(50.0) == 0
+    assert not store.restore(talks[1].id)
+    assert store.restore(talks[2].id)
+    assert {summary.id for summary in store.list()} == {talks[0].id, talks[2].id}
+
+
+def test_the_digests_of_all_pictures_those_of_deleted_ones_too(store: ConversationStore) -> None:
+    images = [KeptImage(f"{index}" * 64, "image/png", "x.png") for index in range(3)]
+    for index in range(2):
+        talk = add_turn(make_conversation(), "What is this?", now_s=9.0, images=(images[index],))
+        store.save(add_turn(talk, "", now_s=10.0, images=(images[index + 1],)))
+    store.delete(talk.id)
+    assert store.digests() == {image.sha256 for image in images}

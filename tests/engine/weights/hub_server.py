@@ -62,6 +62,7 @@ class HubServer:
         self.has_digests = True
         self.seen: list[Seen] = []
         self.token: str | None = None
+        self.sent_bytes = 0  # of bodies that are sent slowly
         self.hub = _Server(self, "hub")
         self.storage = _Server(self, "storage")
 
@@ -208,20 +209,23 @@ class _Handler(BaseHTTPRequestHandler):
             changed[fault.flip_byte] ^= 1
             content = bytes(changed)
         etag = fault.etag or f'"{(sha256 if is_stored else git_sha1)(content)[:32]}"'
-        start = self._start(etag, fault)
+        start, stop = self._range(etag, fault)
         if start >= len(content) > 0:
             self._send(416, {"Content-Range": f"bytes */{len(content)}"}, b"")
             return
         sent = {**(headers or {}), "ETag": etag, "Accept-Ranges": "bytes"}
-        if start > 0:
-            sent["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        self._send(206 if start > 0 else 200, sent, content[start:], fault)
+        part = content[start:stop]
+        if len(part) < len(content):
+            sent["Content-Range"] = f"bytes {start}-{start + len(part) - 1}/{len(content)}"
+        self._send(206 if len(part) < len(content) else 200, sent, part, fault)
 
-    def _start(self, etag: str, fault: Fault) -> int:
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+    def _range(self, etag: str, fault: Fault) -> tuple[int, int | None]:
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         condition = self.headers.get("If-Range", etag)
         is_other = condition != etag and not fault.is_if_range_ignored
-        return 0 if asked is None or fault.is_range_ignored or is_other else int(asked[1])
+        if asked is None or fault.is_range_ignored or is_other:
+            return 0, None
+        return int(asked[1]), int(asked[2]) + 1 if asked[2] else None
 
     def _is_unknown(self) -> bool:
         token = self.server.owner.token
@@ -245,4 +249,5 @@ class _Handler(BaseHTTPRequestHandler):
         step = max(1, int(bytes_per_s / 50))
         for start in range(0, len(body), step):
             self.wfile.write(body[start : start + step])
+            self.server.owner.sent_bytes += step
             time.sleep(step / bytes_per_s)

@@ -18,7 +18,6 @@ from engine.weights.safetensors_header import (
     MAX_HEADER_BYTES,
     check_safetensors,
     count_elements,
-    read_header,
 )
 
 _SIZES = (
@@ -62,7 +61,7 @@ def test_files_of_the_library_pass(tmp_path: Path) -> None:
     tensors = {str(dtype): torch.zeros(3, 5).to(dtype) for dtype in dtypes}
     save_file({**tensors, "scalar": torch.tensor(1.0), "empty": torch.zeros(0, 4)}, file, metadata={"format": "pt"})
     assert outcome(file) is None
-    assert set(read_header(file)) == {*tensors, "scalar", "empty", "__metadata__"}
+    assert set(check_safetensors(file)) == {*tensors, "scalar", "empty", "__metadata__"}
 
 
 @pytest.mark.parametrize(
@@ -100,13 +99,13 @@ def test_the_header_length_is_bounded_before_it_is_read(tmp_path: Path) -> None:
         stream.write((MAX_HEADER_BYTES + 1).to_bytes(8, "little"))
         stream.truncate(2 * MAX_HEADER_BYTES)  # a sparse file: it takes no disk
     with pytest.raises(WeightsError, match="header length is 33,554,433, and 2 to 33,554,432 bytes are possible"):
-        read_header(file)
+        check_safetensors(file)
 
 
 def test_a_file_that_is_not_there_or_a_folder(tmp_path: Path) -> None:
     for path in (tmp_path / "gone", tmp_path):
         with pytest.raises(WeightsError, match="cannot be read"):
-            read_header(path)
+            check_safetensors(path)
 
 
 @_ONE_FOLDER

@@ -15,9 +15,12 @@ from engine.errors import WeightsError
 from engine.weights.acquire import Acquired, acquire
 from engine.weights.cache import WeightsCache
 from engine.weights.inventory import EntryKind
+from engine.weights.preview import read_preview
+from engine.weights.sources import HubId
 from engine.weights.upkeep import discard, repair, verify
 from tests.engine.weights.hub_models import FAST, GGUF, REPO, WANTED, contents, convert, ignore, model_files
 from tests.engine.weights.hub_server import Fault, HubServer, sha256
+from tests.fakes import FakeClock
 
 SHARD = "model-00001-of-00002.safetensors"
 _DOWNLOAD = """
@@ -216,3 +219,15 @@ def test_killed_at_any_moment_the_next_start_is_whole(hub: HubServer, weights_ca
         _get(weights_cache, hub, source)
     assert verify(weights_cache, ignore) == ()
     assert all(num_links > 1 for num_links in _links(weights_cache.root).values())
+
+
+def test_beginnings_of_files_go_when_their_time_is_over(hub: HubServer, tmp_path: Path) -> None:
+    hub.publish(REPO, model_files())
+    clock = FakeClock(0.0, time.time())
+    cache = WeightsCache(tmp_path, metadata_ttl_s=600.0, clock=clock)
+    read_preview(HubId(REPO), ("config.json",), cache, hub.door(), ignore)
+    (kept,) = tmp_path.rglob("*.heads")
+    for passed_s, is_there in ((590.0, True), (20.0, False)):
+        clock.advance(passed_s)
+        assert repair(cache) == ()
+        assert kept.exists() == is_there

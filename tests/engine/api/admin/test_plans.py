@@ -24,19 +24,23 @@ def test_a_model_that_is_not_here_cannot_be_planned(app: Starlette) -> None:
     assert response.json()["error"]["code"] == "invalid_weights"
 
 
-def test_a_model_of_the_hub_is_planned_once_it_is_pulled(
+def test_a_model_of_the_hub_is_planned_before_and_after_it_is_pulled(
     app: Starlette, console: Console, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     body = {"source": REPO, "device": "cpu", "dtype": "float32", "context_length": 128}
     refused = call(app, "POST", "/admin/plan", json=body)
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_weights")
-    assert "POST /admin/pull" in refused.json()["error"]["message"]
+    assert "HF_HUB_OFFLINE=1: unset it" in refused.json()["error"]["message"]
     monkeypatch.delenv("HF_HUB_OFFLINE")
     with serve_hub() as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
         hub.publish(REPO, {file.name: file.read_bytes() for file in tiny_folder.iterdir()})
+        before = call(app, "POST", "/admin/plan", json=body).json()
         assert call(app, "POST", "/admin/pull", json={"source": REPO}).status_code == 202
         console.pulls.wait(30)
     plan = call(app, "POST", "/admin/plan", json=body).json()  # the hub is not there any more
     local = call(app, "POST", "/admin/plan", json={**body, "source": str(tiny_folder)}).json()
     assert (plan["name"], plan["verdict"], plan["lines"]) == ("tiny", "fits", local["lines"])
+    assert (before["lines"], plan["download"]) == (local["lines"], None)
+    assert before["download"]["left_bytes"] > 0
+    assert before["download"]["folder"] == str(console.weights.cache.root)
