@@ -10,8 +10,11 @@ import pytest
 import torch
 from transformers import (
     BertConfig,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     Glm4vConfig,
     Glm4vForConditionalGeneration,
+    Llama4Config,
     LlamaConfig,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -111,6 +114,24 @@ def test_a_class_for_each_kind() -> None:
     assert auto_class(LlamaConfig()).__name__ == "AutoModelForCausalLM"
     assert not is_image_model(LlamaConfig())
     assert auto_class(Qwen2_5_VLConfig()).__name__ == "AutoModelForImageTextToText"
+
+
+def test_a_model_that_is_there_with_and_without_images() -> None:
+    """What its weights were saved from decides; where nothing says so, it is read without."""
+    with_images = Llama4Config(architectures=["Llama4ForConditionalGeneration"])
+    assert auto_class(with_images).__name__ == "AutoModelForImageTextToText"
+    assert is_image_model(with_images)
+    for config in (Llama4Config(), Llama4Config(architectures=["Llama4ForCausalLM"]), Gemma3TextConfig()):
+        assert auto_class(config).__name__ == "AutoModelForCausalLM"
+
+
+def test_the_text_of_gemma_alone(tmp_path: Path) -> None:
+    """A checkpoint of its language model, which has no part for images."""
+    text = {**_TEXT, "head_dim": 16, "sliding_window": 8}
+    loaded = _load(_save(lambda: Gemma3ForCausalLM(Gemma3TextConfig(**text)), tmp_path / "m"))
+    assert loaded.info.modalities == (Modality.TEXT,)
+    assert check_parity(loaded) < 1e-4
+    assert serve_images(loaded) is loaded
 
 
 def test_a_model_that_writes_no_text() -> None:
