@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import PROCESSOR_MAPPING, Idefics3Processor, SmolVLMProcessor
+from transformers import PROCESSOR_MAPPING, Idefics3Config, SmolVLMConfig
 
 from engine.errors import InvalidRequestError
 from engine.inference.image_prompt import ImagePrompt, Pixels, Positions
@@ -50,10 +50,13 @@ class Vision:
         return self.processor.tokenizer
 
     @property
-    def image_mark(self) -> str | None:
-        """How the token of an image is written in a text; None where the processor does not say."""
-        mark: str | None = getattr(self.processor, "image_token", None)
-        return mark
+    def image_marks(self) -> frozenset[str]:
+        """What stands in a text for an image, or for a part of one: Gemma has a mark for each."""
+        marks = (
+            getattr(self.processor, "image_token", None),
+            self.tokenizer.convert_ids_to_tokens(self.image_token_id),
+        )
+        return frozenset(mark for mark in marks if mark)
 
     def count_tokens(self, pictures: Sequence[Image.Image]) -> int:
         """The tokens that they will take, before they are made into numbers; one each where the processor cannot
@@ -192,9 +195,10 @@ def _processor_class(config: Any) -> Any:
     """The model's processor without its part for videos, which need torchvision and are not served."""
     if type(config) not in PROCESSOR_MAPPING:
         raise ValueError(f"transformers has no processor for models of type {config.model_type}")
-    whole: Any = PROCESSOR_MAPPING[type(config)]
-    if whole is SmolVLMProcessor:  # reads pictures as Idefics3's, and for the words of a video asks for num2words
-        whole = Idefics3Processor
+    # SmolVLM's reads pictures as Idefics3's does, and for the words of a video it asks for num2words.
+    whole: Any = PROCESSOR_MAPPING[Idefics3Config if type(config) is SmolVLMConfig else type(config)]
+    if missing := getattr(whole, "_backends", None):
+        raise ImportError(f"its processor needs {' and '.join(missing)}, which is not installed")
     parts = whole.get_attributes()
 
     class ImagesAndText(whole):  # type: ignore[misc]

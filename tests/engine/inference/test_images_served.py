@@ -330,6 +330,12 @@ def test_the_mark_of_an_image_in_a_text(by_picture: LoadedModel, text: str) -> N
         Bench(by_picture).submit([("user", (image(), text))])
 
 
+@pytest.mark.parametrize("mark", ["<start_of_image>", "<image_soft_token>"])
+def test_the_mark_of_a_part_of_an_image_in_a_text(gemma: LoadedModel, mark: str) -> None:
+    with pytest.raises(InvalidRequestError, match=f"a text holds {mark}, which stands for an image here"):
+        Bench(gemma).submit([("user", (image(), f"this {mark} is mine"))])
+
+
 def test_a_model_that_takes_text_alone(tiny: LoadedModel) -> None:
     part = replace(image(), place="messages.0.content.0.image_url")
     with pytest.raises(InvalidRequestError, match="tiny serves text and no images: leave the picture out") as refused:

@@ -115,6 +115,13 @@ def test_smolvlm_reads_as_its_own_processor_does(
     assert all(torch.equal(read[key], expected[key]) for key in expected)
 
 
+def test_a_processor_that_needs_more_than_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which transformers puts a class in the place of."""
+    monkeypatch.setattr("transformers.LlavaProcessor._backends", ["torchvision"], raising=False)
+    refused = serve_images(_load(save_tiny_llava(tmp_path / "m")))
+    assert refused.why_no_images == "its processor needs torchvision, which is not installed"
+
+
 def test_a_pass_a_tile(tmp_path: Path) -> None:
     vision = _load(save_tiny_idefics(tmp_path / "m")).vision
     assert vision is not None
