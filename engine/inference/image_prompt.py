@@ -111,6 +111,6 @@ class ImagePrompt:
 
 def _runs(places: Sequence[int]) -> Iterator[Stretch]:
     """Places that follow each other."""
-    for _, run in groupby(enumerate(places), lambda numbered: numbered[1] - numbered[0]):
-        first, *rest = [place for _, place in run]
-        yield first, (rest[-1] if rest else first) + 1
+    for _, numbered in groupby(enumerate(places), lambda pair: pair[1] - pair[0]):
+        run = [place for _, place in numbered]
+        yield run[0], run[-1] + 1
