@@ -123,11 +123,12 @@ def save_tiny_llava(folder: Path) -> Path:
 
 
 def save_tiny_qwen(folder: Path, version: str) -> Path:
-    """Qwen2-VL, Qwen2.5-VL and Qwen3-VL ("2", "2.5", "3"); the last adds features of an image in later layers too."""
+    """Qwen2-VL, Qwen2.5-VL and Qwen3-VL ("2", "2.5", "3", "3_moe"); the last adds features of an image in later layers
+    too."""
     import transformers
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-    name = {"2": "Qwen2VL", "2.5": "Qwen2_5_VL", "3": "Qwen3VL"}[version]
+    name = {"2": "Qwen2VL", "2.5": "Qwen2_5_VL", "3": "Qwen3VL", "3_moe": "Qwen3VLMoe"}[version]
     tokenizer = _tokenizer(_GLM_TEMPLATE, _QWEN_MARKS)
     named = zip(("image", "video", "vision_start", "vision_end"), _QWEN_MARKS, strict=True)
     vision = {"depth": 2, "hidden_size": 32, "num_heads": 2, "patch_size": 4, "initializer_range": 0.15}
@@ -140,8 +141,10 @@ def save_tiny_qwen(folder: Path, version: str) -> Path:
             "num_position_embeddings": 64,
             "deepstack_visual_indexes": [0],
         },
-    }[version]
+    }[version.removesuffix("_moe")]
     text = {**_TEXT, **_ends(tokenizer), "head_dim": 16, "rope_parameters": _SECTIONS}
+    if version == "3_moe":
+        text |= {"moe_intermediate_size": 32, "num_experts": 4, "num_experts_per_tok": 2}
     config = getattr(transformers, f"{name}Config")(
         text_config=text,
         vision_config=vision,
@@ -152,8 +155,78 @@ def save_tiny_qwen(folder: Path, version: str) -> Path:
     return _save(folder, lambda: build(config), images, tokenizer)
 
 
-def _tokenizer(template: str, marks: tuple[str, ...] = _MARKS) -> Any:
+def save_tiny_gemma(folder: Path) -> Path:
+    """Gemma 3: the 16 tokens of an image see each other both ways, in a layer with a window of 12 tokens and in one
+    without."""
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration, Gemma3Processor
+    from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+
+    named = {"image_token": "<image_soft_token>", "boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"}
+    tokenizer = _tokenizer(_LLAVA_TEMPLATE, ("<start_of_image>",), named)
+    text = {
+        **_TEXT,
+        **_ends(tokenizer),
+        "head_dim": 16,
+        "query_pre_attn_scalar": 16,
+        "tie_word_embeddings": False,
+        "sliding_window": 12,
+        "layer_types": ["sliding_attention", "full_attention"],
+    }
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 32,
+        "patch_size": 4,
+        "initializer_range": 0.15,
+    }
+    ids = {f"{name}_index": tokenizer.convert_tokens_to_ids(mark) for name, mark in named.items()}
+    config = Gemma3Config(
+        text_config=text, vision_config=vision, mm_tokens_per_image=16, tie_word_embeddings=False, **ids
+    )
+    images = Gemma3ImageProcessorPil(size={"height": 32, "width": 32})
+    processor = Gemma3Processor(images, tokenizer, image_seq_length=16)
+
+    def build() -> Any:
+        model = Gemma3ForConditionalGeneration(config)
+        model.model.multi_modal_projector.mm_input_projection_weight.data.normal_(std=0.5)  # zeros by themselves
+        return model
+
+    return _save(folder, build, processor)
+
+
+def save_tiny_idefics(folder: Path, kind: str = "Idefics3") -> Path:
+    """Idefics3 or SmolVLM: an image is cut into tiles of 16 pixels a side with 4 tokens each, and shown whole too."""
+    import transformers
+    from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+
+    marks = ("<image>", "<fake_token_around_image>", "<end_of_utterance>", "<global-img>")
+    tokenizer = _tokenizer(_LLAVA_TEMPLATE, marks)
+    text = {**_TEXT, **_ends(tokenizer), "model_type": "llama"}
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 16,
+        "patch_size": 4,
+        "initializer_range": 0.15,
+    }
+    config = getattr(transformers, f"{kind}Config")(
+        text_config=text, vision_config=vision, image_token_id=tokenizer.convert_tokens_to_ids("<image>")
+    )
+    images = Idefics3ImageProcessorPil(size={"longest_edge": 48}, max_image_size={"longest_edge": 16})
+    processor = transformers.Idefics3Processor(images, tokenizer, image_seq_len=4)
+    build = getattr(transformers, f"{kind}ForConditionalGeneration")
+    return _save(folder, lambda: build(config), processor)
+
+
+def _tokenizer(template: str, marks: tuple[str, ...] = _MARKS, named: dict[str, str] | None = None) -> Any:
     tokenizer = byte_tokenizer()
+    if named is not None:
+        tokenizer._set_model_specific_special_tokens(named)
+        tokenizer.add_special_tokens({"additional_special_tokens": list(named.values())})
     tokenizer.add_special_tokens({"additional_special_tokens": list(marks)})
     for theirs, mark in zip(_MARKS, marks, strict=False):
         template = template.replace(theirs, mark)

@@ -26,11 +26,15 @@ from transformers import AttentionInterface
 
 from engine.inference.image_prompt import ImagePrompt
 from engine.models.spec import AttentionKernel
+from engine.scheduling.admission import Stretch
 
 NAME = "console_packed"
 REFERENCE = "sdpa"  # transformers' own, for a model outside the runner
 _GROWTH = 1.5
 _ROUND_TO = 64
+
+
+_MaskKey = tuple[int, int, int | None, tuple[Stretch, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,27 +107,41 @@ class SequenceCache:
 
 @dataclass(slots=True)
 class Span:
-    """Rows `begin:end` of the packed batch belong to one request, whose cache held `past` tokens before them."""
+    """Rows `begin:end` of the packed batch belong to one request, whose cache held `past` tokens before them. Among
+    its tokens those of each of `wholes` see each other both ways."""
 
     cache: SequenceCache
     begin: int
     end: int
     past: int
+    wholes: tuple[Stretch, ...] = ()
 
 
 @dataclass(slots=True)
 class PackedBatch:
-    """The spans of one forward pass, handed to every layer's attention."""
+    """The spans of one forward pass, handed to every layer's attention; and which of its rows stand for images, with
+    what is added there after each of the first layers, (rows, layers, width), if anything is."""
 
     spans: list[Span]
-    _masks: dict[tuple[int, int, int | None], torch.Tensor] = field(default_factory=dict)
+    image_rows: list[int] = field(default_factory=list)
+    added: torch.Tensor | None = None
+    _masks: dict[_MaskKey, torch.Tensor] = field(default_factory=dict)
 
-    def mask(self, num_queries: int, num_keys: int, window: int | None, device: torch.device) -> torch.Tensor:
+    def mask(
+        self,
+        num_queries: int,
+        num_keys: int,
+        window: int | None,
+        device: torch.device,
+        wholes: tuple[Stretch, ...] = (),
+    ) -> torch.Tensor:
         """True where query i, at position num_keys - num_queries + i, may look; made once for all layers."""
-        key = (num_queries, num_keys, window)
+        key = (num_queries, num_keys, window, wholes)
         if key not in self._masks:
             offset = num_keys - num_queries
             mask = torch.ones(num_queries, num_keys, dtype=torch.bool, device=device).tril(offset)
+            for start, stop in wholes:
+                mask[max(0, start - offset) : max(0, stop - offset), start:stop] = True
             if window is not None:
                 mask = mask.triu(offset - window + 1)
             self._masks[key] = mask
@@ -150,7 +168,8 @@ class PackedInput:
         begin, cache.length = len(self._ids), past + len(token_ids)
         if images is not None:
             self._show(images, begin, past, cache.length)
-        self._spans.append(Span(cache, begin, begin + len(token_ids), past))
+        wholes = () if images is None else images.wholes
+        self._spans.append(Span(cache, begin, begin + len(token_ids), past, wholes))
         self._ids.extend(token_ids)
         self._positions.extend(range(past, cache.length))
 
@@ -170,8 +189,15 @@ class PackedInput:
             **({"inputs_embeds": self._embeddings(model, ids)} if self._features else {"input_ids": ids}),
             "position_ids": self._position_ids().to(device),
             "use_cache": False,
-            "packed_batch": PackedBatch(self._spans),
+            "packed_batch": self._batch(),
         }
+
+    def _batch(self) -> PackedBatch:
+        if not self._features:
+            return PackedBatch(self._spans)
+        rows = [row for rows, _ in self._features for row in rows]
+        added = torch.cat([values[:, 1:] for _, values in self._features])
+        return PackedBatch(self._spans, rows, added if added.shape[1] else None)
 
     def _position_ids(self) -> torch.Tensor:
         plain = torch.tensor([self._positions])
@@ -185,7 +211,7 @@ class PackedInput:
     def _embeddings(self, model: Any, ids: torch.Tensor) -> torch.Tensor:
         embeddings: torch.Tensor = model.get_input_embeddings()(ids)
         for rows, values in self._features:
-            embeddings[0, rows] = values.to(embeddings.dtype)
+            embeddings[0, rows] = values[:, 0].to(embeddings.dtype)
         return embeddings
 
 
@@ -238,10 +264,10 @@ def _attend_span(
     span.cache.write(layer, past, key[0, :, begin:end], value[0, :, begin:end])
     first = max(0, num_keys - window) if window is not None and num_queries == 1 else 0
     keys, values = span.cache.read(layer, first, num_keys)
-    whole_prompt = past == 0 and (window is None or num_keys <= window)
+    is_plain = past == 0 and not span.wholes and (window is None or num_keys <= window)
     mask = None
-    if num_queries > 1 and not whole_prompt:
-        mask = batch.mask(num_queries, num_keys, window, query.device)
+    if num_queries > 1 and not is_plain:
+        mask = batch.mask(num_queries, num_keys, window, query.device, span.wholes)
     is_causal = num_queries > 1 and mask is None
     return span.cache.kernel(query[:, :, begin:end], keys, values, mask, is_causal, scaling)
 

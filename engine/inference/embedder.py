@@ -11,6 +11,7 @@ import threading
 from array import array
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -71,6 +72,11 @@ def normalise(vector: torch.Tensor) -> array[float]:
         raise FloatingPointError("the model produced hidden states that are not finite")
     unit = torch.nn.functional.normalize(vector, dim=0)
     return array("f", unit.cpu().numpy().tobytes())
+
+
+def headless(model: Any) -> Any:
+    """What gives hidden states instead of logits. Llama 4, with images or without, does not find its own."""
+    return model.base_model if model.base_model is not model else model.get_decoder().model
 
 
 class Embedder:
@@ -199,7 +205,7 @@ class Embedder:
         for text, count in zip(texts, num_tokens, strict=True):
             past = text.num_computed
             packed.add(text.cache_for(self._loaded.cache_shape), text.token_ids[past : past + count], past)
-        model = self._loaded.model.base_model
+        model = headless(self._loaded.model)
         output = model(**packed.arguments(model, self._loaded.cache_shape.device))
         hidden: torch.Tensor = output.last_hidden_state[0]
         return hidden

@@ -1,7 +1,7 @@
 """Does the engine show a model images as the model itself does?
 
 Run once after loading. A picture and a word go through the path of a request (processor, vision tower, features in
-chunks whose first border falls within the picture, positions) and through the model's own forward pass. Where the
+chunks with a border within the picture or at its ends, positions) and through the model's own forward pass. Where the
 logits differ, or a step is not possible, the model serves text alone and its notes say why.
 """
 
@@ -104,7 +104,7 @@ def _our_logits(loaded: LoadedModel, vision: Vision, images: ImagePrompt) -> tor
     cache = attention.SequenceCache(loaded.cache_shape, len(ids))
     while (pixels := images.next_pixels) is not None:
         images.put(vision.encode(pixels, device))
-    borders = (0, images.middle, len(ids) - 1, len(ids))
+    borders = sorted({0, *images.cuts, len(ids) - 1, len(ids)})
     pieces = []
     with attention.used(loaded.model, attention.NAME):
         for start, stop in pairwise(borders):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
+
+from engine.scheduling.admission import Stretch
 
 # What one pass of a vision tower is called with.
 Pixels = Mapping[str, torch.Tensor]
@@ -25,18 +28,27 @@ class Positions:
 class ImagePrompt:
     """A prompt with images: its token ids, the places among them that stand for images, and what comes there.
 
-    The pixels of one image after another become features (`put`), and each is let go then. Touched by the thread that
+    The pixels of one image after another become features (`put`), and each is let go then. Features are (tokens,
+    layers, width): what comes in the place of embeddings, and what is added after each of the first text layers, if
+    the model does so. With `looks_ahead` the tokens of one image see each other both ways. Touched by the thread that
     prepared it, and once submitted by the worker alone.
     """
 
     def __init__(
-        self, token_ids: list[int], places: Sequence[int], passes: Sequence[Pixels], positions: Positions | None
+        self,
+        token_ids: list[int],
+        places: Sequence[int],
+        passes: Sequence[Pixels],
+        positions: Positions | None,
+        *,
+        looks_ahead: bool = False,
     ) -> None:
         self.token_ids = token_ids
         self._places = places
         self._passes = deque(passes)
         self._positions = positions
         self._features: list[torch.Tensor] = []
+        self._wholes = tuple(_runs(places)) if looks_ahead else ()
 
     @property
     def next_pixels(self) -> Pixels | None:
@@ -48,12 +60,18 @@ class ImagePrompt:
         return len(self._places)
 
     @property
-    def middle(self) -> int:
-        """A place within the images."""
-        return self._places[len(self._places) // 2]
+    def wholes(self) -> tuple[Stretch, ...]:
+        """Where tokens see each other both ways and have to be run together; none once the prompt is computed."""
+        return self._wholes
+
+    @property
+    def cuts(self) -> tuple[int, ...]:
+        """Where to cut the prompt to see what that does to its images: within them, or at one's ends where it may not
+        be cut."""
+        return self._wholes[0] if self._wholes else (self._places[len(self._places) // 2],)
 
     def put(self, features: torch.Tensor) -> None:
-        """Take the features (tokens, width) of `next_pixels`.
+        """Take the features (tokens, layers, width) of `next_pixels`.
 
         Raises:
             ValueError: all are there, and they are not as many as the places that wait for them.
@@ -88,4 +106,11 @@ class ImagePrompt:
         """Let pixels and features go, once the whole prompt is computed or nobody waits for it. Positions stay."""
         self._passes.clear()
         self._features.clear()
-        self._places = ()
+        self._places = self._wholes = ()
+
+
+def _runs(places: Sequence[int]) -> Iterator[Stretch]:
+    """Places that follow each other."""
+    for _, numbered in groupby(enumerate(places), lambda pair: pair[1] - pair[0]):
+        run = [place for _, place in numbered]
+        yield run[0], run[-1] + 1

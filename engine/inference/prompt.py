@@ -125,8 +125,9 @@ def render_image_prompt(
     """
     images = [image for message in messages for image in message.images]
     place = images[0].place
-    mark = vision.image_mark
-    if mark and any(mark in text for message in messages for text in message.texts()):
+    texts = [text for message in messages for text in message.texts()]
+    mark = next((mark for mark in vision.image_marks if any(mark in text for text in texts)), None)
+    if mark is not None:
         raise InvalidRequestError(f"a text holds {mark}, which stands for an image here: leave it out", "messages")
     text = render_text(vision.tokenizer, messages, tools, add_generation_prompt=add_generation_prompt)
     with _picture_slots:

@@ -79,7 +79,8 @@ class Sequence:
 
     def load(self) -> Load:
         """This request as admission and step planning see it."""
-        return Load(self.request_id, self.reserved_tokens, self.num_computed, len(self.token_ids))
+        wholes = () if self.images is None else self.images.wholes
+        return Load(self.request_id, self.reserved_tokens, self.num_computed, len(self.token_ids), wholes)
 
     @property
     def is_seen(self) -> bool:

@@ -43,7 +43,7 @@ class Role(StrEnum):
 # The modules that transformers makes `nn.Linear` of, and so what is packed or quantized.
 LINEAR_ROLES = frozenset({Role.LINEAR, Role.VISION_LINEAR, Role.HEAD})
 
-_VISION = re.compile(r"(^|\.)(visual|vision\w*|vit|image_\w+|multi_?modal_projector|mm_projector|mmproj|v)\.")
+_VISION = re.compile(r"(^|\.)(visual|vision\w*|vit|image_\w+|multi_?modal_projector|mm_projector|mmproj|connector|v)\.")
 _EMBEDDING = re.compile(
     r"(^|\.)(embed_tokens\w*|wte|wpe|word_embeddings|embed_positions|position_embeddings?|tok_embeddings|embed_in"
     r"|token_embd|pos_embed(ding)?s?|embeddings?)\.weight$"

@@ -47,7 +47,7 @@ from engine.models.spec import Granularity, Quantization, Scheme
 _TO_INT8_PRODUCT = (Scheme.INT8_DYNAMIC, Scheme.INT8_STATIC)
 _INT4_OUT_MULTIPLE = 16
 # Where image models keep what looks at pictures: it stays as it is.
-VISION = ("visual", "vision_tower", "vision_model", "multi_modal_projector")
+VISION = ("visual", "vision_tower", "vision_model", "multi_modal_projector", "connector")
 
 
 def ability_of(device: torch.device) -> Ability:

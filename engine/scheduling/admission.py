@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+# Tokens from a first one to before a last one, counted from the prompt's beginning.
+Stretch = tuple[int, int]
+
 _SHORTEST_RETRY_S, _LONGEST_RETRY_S = 1.0, 60.0
 
 
@@ -21,7 +24,8 @@ class Limits:
         max_running: requests in one batch.
         max_waiting: requests queued before new ones are refused.
         chunk_tokens: prompt tokens in one forward pass. A longer prompt is cut at multiples of it, so that it does
-            not hold up answers that are being written, and so that the cuts do not depend on who else runs.
+            not hold up answers that are being written, and so that the cuts do not depend on who else runs. Tokens
+            that may not be run apart are cut off before and behind instead, and may be more.
         cache_tokens: tokens of key/value cache for all running requests together.
         max_waiting_tokens: prompt tokens queued before new requests are refused; None for no bound.
         queue_timeout_s: seconds in the queue after which a request ends unless it started; None for no bound.
@@ -57,12 +61,14 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One request as planning sees it: what it may grow to, what has been run, and what there is to run."""
+    """One request as planning sees it: what it may grow to, what has been run, what there is to run, and which tokens
+    may not be run apart (those of an image that see each other both ways)."""
 
     request_id: str
     reserved_tokens: int
     num_computed: int
     num_tokens: int
+    wholes: tuple[Stretch, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +152,7 @@ def plan_step(running: Sequence[Load], limits: Limits) -> tuple[Chunk, ...]:
         if pending == 1 and load.num_computed > 0:
             chunks.append(Chunk(load.request_id, 1))
             continue
-        size = min(pending, limits.chunk_tokens - load.num_computed % limits.chunk_tokens)
+        size = _next_cut(load, limits.chunk_tokens) - load.num_computed
         if size <= budget or not is_prompt_planned:
             chunks.append(Chunk(load.request_id, size))
             budget -= size
@@ -154,3 +160,12 @@ def plan_step(running: Sequence[Load], limits: Limits) -> tuple[Chunk, ...]:
             budget = 0
         is_prompt_planned = True
     return tuple(chunks)
+
+
+def _next_cut(load: Load, chunk_tokens: int) -> int:
+    """Where the next chunk of a prompt ends: at a multiple of `chunk_tokens`, or beside the whole that holds it."""
+    cut = min(load.num_tokens, (load.num_computed // chunk_tokens + 1) * chunk_tokens)
+    for begin, end in load.wholes:
+        if begin < cut < end:
+            return begin if begin > load.num_computed else end
+    return cut

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from engine.inference.attention import KERNELS, CacheShape, PackedBatch, SequenceCache, Span, attend
 from engine.models.spec import AttentionKernel
+from engine.scheduling.admission import Stretch
 
 _SHAPE = CacheShape(num_layers=2, num_kv_heads=2, head_dim=8, dtype=torch.float32, device=torch.device("cpu"))
 _EAGER = replace(_SHAPE, kernel="eager")
@@ -36,26 +37,42 @@ def _inputs(num_tokens: int, seed: int = 0) -> Inputs:
 
 
 def _reference(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, window: int | None
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scale: float,
+    window: int | None,
+    wholes: tuple[Stretch, ...] = (),
 ) -> torch.Tensor:
     """Attention by its definition, in double precision; (1, tokens, heads, head dim)."""
     num_tokens, groups = query.shape[2], query.shape[1] // key.shape[1]
     keys, values = (tensor.repeat_interleave(groups, dim=1).double() for tensor in (key, value))
     position = torch.arange(num_tokens)
     distance = position[:, None] - position[None, :]
-    is_seen = (distance >= 0) if window is None else (distance >= 0) & (distance < window)
+    is_seen = distance >= 0
+    for start, stop in wholes:
+        is_in = (position >= start) & (position < stop)
+        is_seen |= is_in[:, None] & is_in[None, :]
+    if window is not None:
+        is_seen &= distance < window
     scores = (query.double() @ keys.transpose(-1, -2) * scale).masked_fill(~is_seen, -math.inf)
     return (scores.softmax(-1) @ values).transpose(1, 2).float()
 
 
-def _run(inputs: Inputs, cuts: list[int], window: int | None = None, shape: CacheShape = _SHAPE) -> torch.Tensor:
+def _run(
+    inputs: Inputs,
+    cuts: list[int],
+    window: int | None = None,
+    shape: CacheShape = _SHAPE,
+    wholes: tuple[Stretch, ...] = (),
+) -> torch.Tensor:
     query, key, value = inputs
     cache = SequenceCache(shape, 1)
     outputs = []
     for start, stop in zip([0, *cuts], [*cuts, query.shape[2]], strict=True):
         cache.reserve(stop, query.shape[2])
         cache.length = stop
-        batch = PackedBatch([Span(cache, 0, stop - start, start)])
+        batch = PackedBatch([Span(cache, 0, stop - start, start, wholes)])
         part = [tensor[:, :, start:stop] for tensor in (query, key, value)]
         output, weights = attend(
             _MODULE, part[0], part[1], part[2], None, packed_batch=batch, scaling=0.3, sliding_window=window
@@ -85,6 +102,16 @@ def test_any_cutting_gives_the_same(cuts: list[int], window: int | None) -> None
     inputs = _inputs(30, seed=1)
     expected = _reference(*inputs, 0.3, window)
     torch.testing.assert_close(_run(inputs, cuts, window), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("window", [None, 1, 5, 20, 200])
+@pytest.mark.parametrize("cuts", [[], [6], [18], [6, 18, 19], [3, 25, 38]], ids=str)
+@pytest.mark.parametrize("shape", [_SHAPE, _EAGER], ids=["sdpa", "eager"])
+def test_tokens_of_an_image_see_each_other(cuts: list[int], window: int | None, shape: CacheShape) -> None:
+    """Both ways, and within the window where a layer has one."""
+    inputs, wholes = _inputs(40, seed=2), ((6, 18), (19, 23))
+    expected = _reference(*inputs, 0.3, window, wholes)
+    torch.testing.assert_close(_run(inputs, cuts, window, shape, wholes), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_requests_in_one_batch_do_not_see_each_other() -> None:

@@ -1,10 +1,11 @@
-"""Pictures in requests, against transformers' own `generate`: tiny models of two architectures, in float32."""
+"""Pictures in requests, against transformers' own `generate`: tiny models of several architectures, in float32."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import count
+from functools import partial
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,15 @@ from engine.models.spec import Modality, ModelSpec
 from engine.scheduling.admission import Limits
 from engine.weights.store import plain_weights
 from tests.fakes import FakeClock
-from tests.vision_models import picture, picture_bytes, save_tiny_glm4v, save_tiny_llava
+from tests.vision_models import (
+    picture,
+    picture_bytes,
+    save_tiny_gemma,
+    save_tiny_glm4v,
+    save_tiny_idefics,
+    save_tiny_llava,
+    save_tiny_qwen,
+)
 
 _LIMITS = Limits(max_running=4, max_waiting=8, chunk_tokens=32, cache_tokens=8_000)
 _NUM_TOKENS = 24
@@ -35,9 +44,29 @@ _names = count()
 Turns = list[tuple[str, Content]]
 
 
-@pytest.fixture(scope="module", params=[save_tiny_glm4v, save_tiny_llava], ids=["glm4v", "llava"])
+_ONE_PASS_A_PICTURE: dict[str, Callable[[Path], Path]] = {"glm4v": save_tiny_glm4v, "llava": save_tiny_llava}
+_MODELS = {
+    **_ONE_PASS_A_PICTURE,
+    "qwen3_vl": partial(save_tiny_qwen, version="3"),
+    "gemma3": save_tiny_gemma,
+    "idefics3": save_tiny_idefics,
+    "smolvlm": partial(save_tiny_idefics, kind="SmolVLM"),
+}
+
+
+@pytest.fixture(scope="module", params=_MODELS)
 def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
-    return _load(request.param, tmp_path_factory.mktemp("vision"))
+    return _load(_MODELS[request.param], tmp_path_factory.mktemp("vision"))
+
+
+@pytest.fixture(scope="module", params=_ONE_PASS_A_PICTURE)
+def by_picture(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    return _load(_ONE_PASS_A_PICTURE[request.param], tmp_path_factory.mktemp("vision"))
+
+
+@pytest.fixture(scope="module")
+def gemma(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    return _load(save_tiny_gemma, tmp_path_factory.mktemp("vision"))
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +158,25 @@ def test_wherever_chunks_are_cut(loaded: LoadedModel, chunk_tokens: int) -> None
     assert Bench(loaded, limits).answer(turns) == generate(loaded, turns, [0])
 
 
+@pytest.mark.parametrize("chunk_tokens", [1, 10, 24])
+def test_a_picture_that_looks_ahead_is_run_whole(gemma: LoadedModel, chunk_tokens: int) -> None:
+    """Also where it is longer than a chunk; and no chunk is longer than the longer of both."""
+    limits = replace(_LIMITS, chunk_tokens=chunk_tokens)
+    turns: Turns = [("user", ("See: ", image(1), image(2), "and say."))]
+    bench = Bench(gemma, limits)
+    sequence = bench.submit(turns)
+    assert sequence.images is not None
+    wholes, cuts = sequence.images.wholes, []
+    assert [stop - start for start, stop in wholes] == [16, 16]
+    while not sequence.num_output_tokens:
+        bench.runner.step()
+        cuts.append(sequence.num_computed)
+    assert not any(start < cut < stop for start, stop in wholes for cut in cuts)
+    assert max(stop - start for start, stop in pairwise([0, *cuts])) <= max(chunk_tokens, 16)
+    bench.run()
+    assert tokens_of(sequence) == generate(gemma, turns, [1, 2])
+
+
 def test_two_pictures_in_one_message(loaded: LoadedModel) -> None:
     turns: Turns = [("user", (image(1), "before, and after: ", image(2), "what changed?"))]
     assert Bench(loaded).answer(turns) == generate(loaded, turns, [1, 2])
@@ -161,9 +209,9 @@ def test_company_leaves_answers_as_they_are(loaded: LoadedModel) -> None:
     assert [tokens_of(sequence) for sequence in together] == alone
 
 
-def test_text_goes_on_while_pictures_are_looked_at(loaded: LoadedModel) -> None:
+def test_text_goes_on_while_pictures_are_looked_at(by_picture: LoadedModel) -> None:
     """One pass of the tower a step, and after it the answer under way gets its time."""
-    bench = Bench(loaded)
+    bench = Bench(by_picture)
     text = bench.submit([("user", "Hi")], 40)
     bench.runner.step()
     waiting = bench.submit([("user", (image(1), image(2), image(3), "?"))])
@@ -173,11 +221,11 @@ def test_text_goes_on_while_pictures_are_looked_at(loaded: LoadedModel) -> None:
         assert text.num_output_tokens == before + 1
     assert waiting.is_seen
     bench.run()
-    assert len(tokens_of(text)) == 40 or text.token_ids[-1] in loaded.end_ids
+    assert len(tokens_of(text)) == 40 or text.token_ids[-1] in by_picture.end_ids
 
 
-def test_the_tower_rests_as_long_as_it_worked(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = Bench(loaded)
+def test_the_tower_rests_as_long_as_it_worked(by_picture: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(by_picture)
     bench.submit([("user", "Hi")], 40)
     bench.runner.step()
     waiting = bench.submit([("user", (image(1), image(2), "?"))])
@@ -193,9 +241,11 @@ def test_the_tower_rests_as_long_as_it_worked(loaded: LoadedModel, monkeypatch: 
     assert waiting.is_seen
 
 
-def test_requests_with_the_same_picture_share_its_pass(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_with_the_same_picture_share_its_pass(
+    by_picture: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[Turns] = [_ONE, _ONE, [("user", (image(5), "And this?"))], [("user", (image(), "Other words."))]]
-    alone = [Bench(loaded).answer(turns) for turns in asked]
+    alone = [Bench(by_picture).answer(turns) for turns in asked]
     passes: list[object] = []
     encode = Vision.encode
 
@@ -204,15 +254,15 @@ def test_requests_with_the_same_picture_share_its_pass(loaded: LoadedModel, monk
         return encode(vision, *arguments)
 
     monkeypatch.setattr(Vision, "encode", count_pass)
-    bench = Bench(loaded)
+    bench = Bench(by_picture)
     together = [bench.submit(turns) for turns in asked]
     bench.run()
     assert len(passes) == 2
     assert [tokens_of(sequence) for sequence in together] == alone
 
 
-def test_cancelled_between_two_pictures(loaded: LoadedModel) -> None:
-    bench = Bench(loaded)
+def test_cancelled_between_two_pictures(by_picture: LoadedModel) -> None:
+    bench = Bench(by_picture)
     sequence = bench.submit([("user", (image(1), image(2), "?"))])
     bench.runner.step()
     assert not sequence.is_seen
@@ -224,8 +274,8 @@ def test_cancelled_between_two_pictures(loaded: LoadedModel) -> None:
     assert sequence.num_computed == 0
 
 
-def test_features_go_once_the_prompt_is_computed(loaded: LoadedModel) -> None:
-    bench = Bench(loaded)
+def test_features_go_once_the_prompt_is_computed(by_picture: LoadedModel) -> None:
+    bench = Bench(by_picture)
     sequence = bench.submit(_ONE)
     assert _held(sequence) == (1, 0)
     bench.runner.step()
@@ -275,9 +325,15 @@ def test_too_many_image_tokens_are_refused_unread(glm: LoadedModel, monkeypatch:
 
 
 @pytest.mark.parametrize("text", ["this <|image|> is mine", "<|image|>"])
-def test_the_mark_of_an_image_in_a_text(loaded: LoadedModel, text: str) -> None:
+def test_the_mark_of_an_image_in_a_text(by_picture: LoadedModel, text: str) -> None:
     with pytest.raises(InvalidRequestError, match=r"a text holds <\|image\|>, which stands for an image here"):
-        Bench(loaded).submit([("user", (image(), text))])
+        Bench(by_picture).submit([("user", (image(), text))])
+
+
+@pytest.mark.parametrize("mark", ["<start_of_image>", "<image_soft_token>"])
+def test_the_mark_of_a_part_of_an_image_in_a_text(gemma: LoadedModel, mark: str) -> None:
+    with pytest.raises(InvalidRequestError, match=f"a text holds {mark}, which stands for an image here"):
+        Bench(gemma).submit([("user", (image(), f"this {mark} is mine"))])
 
 
 def test_a_model_that_takes_text_alone(tiny: LoadedModel) -> None:

@@ -3,15 +3,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import SmolVLMProcessor
+from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
 from engine.errors import InvalidRequestError
 from engine.inference.image_parity import check_image_parity, serve_images
 from engine.inference.image_prompt import ImagePrompt, Positions
+from engine.inference.parity import check_parity
 from engine.inference.prompt import render_text, takes_strings
 from engine.inference.request import Message
 from engine.inference.vision import Vision, split_by_image
@@ -19,7 +23,14 @@ from engine.models.loader import LoadedModel, load_model
 from engine.models.saved import save_quantized
 from engine.models.spec import Modality, ModelSpec, Quantization, Scheme
 from engine.weights.store import plain_weights
-from tests.vision_models import picture, save_tiny_glm4v, save_tiny_llava, save_tiny_qwen
+from tests.vision_models import (
+    picture,
+    save_tiny_gemma,
+    save_tiny_glm4v,
+    save_tiny_idefics,
+    save_tiny_llava,
+    save_tiny_qwen,
+)
 
 
 def _load(folder: Path, **fields: Any) -> LoadedModel:
@@ -42,17 +53,86 @@ def test_images_come_out_as_the_model_itself_has_them(folder: Path) -> None:
     assert serve_images(_load(folder, dtype="bfloat16")).info.served == (Modality.TEXT, Modality.IMAGES)
 
 
-@pytest.mark.parametrize("version", ["2", "2.5"])
-def test_qwen_is_served(version: str, tmp_path: Path) -> None:
-    loaded = _load(save_tiny_qwen(tmp_path / "m", version), dtype="float32")
+@pytest.mark.parametrize(
+    "save",
+    [
+        partial(save_tiny_qwen, version="2"),
+        partial(save_tiny_qwen, version="2.5"),
+        partial(save_tiny_qwen, version="3"),
+        partial(save_tiny_qwen, version="3_moe"),
+        save_tiny_gemma,
+        save_tiny_idefics,
+        partial(save_tiny_idefics, kind="SmolVLM"),
+    ],
+    ids=["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "gemma3", "idefics3", "smolvlm"],
+)
+def test_other_architectures_are_served(save: Callable[[Path], Path], tmp_path: Path) -> None:
+    loaded = _load(save(tmp_path / "m"), dtype="float32")
     assert serve_images(loaded).info.served == (Modality.TEXT, Modality.IMAGES), serve_images(loaded).why_no_images
+    assert check_parity(loaded) < 1e-5
     assert check_image_parity(loaded) < 1e-5
 
 
-def test_a_model_that_adds_features_in_later_layers_is_found(tmp_path: Path) -> None:
-    refused = serve_images(_load(save_tiny_qwen(tmp_path / "m", "3"), dtype="float32"))
-    assert refused.info.served == (Modality.TEXT,)
+def test_features_that_later_layers_miss_are_found(tmp_path: Path) -> None:
+    loaded = _load(save_tiny_qwen(tmp_path / "m", "3"), dtype="float32")
+    assert loaded.vision is not None
+    features = loaded.vision.get_features
+
+    def embeddings_alone(pixel_values: torch.Tensor, image_grid_thw: torch.Tensor) -> Any:
+        return features(pixel_values=pixel_values, image_grid_thw=image_grid_thw).pooler_output
+
+    refused = serve_images(replace(loaded, vision=replace(loaded.vision, get_features=embeddings_alone)))
     assert "its logits differ from the model's own by" in str(refused.why_no_images)
+
+
+def test_an_image_that_is_seen_one_way_is_found(tmp_path: Path) -> None:
+    loaded = _load(save_tiny_gemma(tmp_path / "m"), dtype="float32")
+    assert loaded.vision is not None
+    refused = serve_images(replace(loaded, vision=replace(loaded.vision, looks_ahead=False)))
+    assert "its logits differ from the model's own by" in str(refused.why_no_images)
+
+
+@pytest.mark.parametrize("has_video_part", [False, True])
+def test_smolvlm_reads_as_its_own_processor_does(
+    has_video_part: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which asks for num2words, to write out how many frames a video has."""
+    folder = save_tiny_idefics(tmp_path / "m", "SmolVLM")
+    if has_video_part:
+        config = json.loads((folder / "processor_config.json").read_text())
+        config |= {"processor_class": "SmolVLMProcessor", "video_processor": {"fps": 1}}
+        (folder / "processor_config.json").write_text(json.dumps(config))
+    loaded = _load(folder)
+    assert loaded.vision is not None, loaded.why_no_images
+    monkeypatch.setattr("transformers.models.smolvlm.processing_smolvlm.num2words", str)
+    monkeypatch.setattr(SmolVLMProcessor, "check_argument_for_proper_class", lambda *_: None)  # of videos, not here
+    images = SmolVLMImageProcessorPil(size={"longest_edge": 48}, max_image_size={"longest_edge": 16})
+    own = SmolVLMProcessor(images, loaded.tokenizer, None, image_seq_len=4)
+    text, pictures = "a <image> and <image>", [picture(1, 30, 60), picture(2, 16, 16)]
+    expected = own(text=[text], images=[pictures], return_tensors="pt")
+    read = loaded.vision.process(text, pictures)
+    assert read.keys() == expected.keys()
+    assert all(torch.equal(read[key], expected[key]) for key in expected)
+
+
+def test_a_processor_that_needs_more_than_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which transformers puts a class in the place of."""
+    monkeypatch.setattr("transformers.LlavaProcessor._backends", ["torchvision"], raising=False)
+    refused = serve_images(_load(save_tiny_llava(tmp_path / "m")))
+    assert refused.why_no_images == "its processor needs torchvision, which is not installed"
+
+
+def test_a_pass_a_tile(tmp_path: Path) -> None:
+    vision = _load(save_tiny_idefics(tmp_path / "m")).vision
+    assert vision is not None
+    prompt = vision.read("<image>, <image>", [picture(1, 48, 32), picture(2, 16, 16)])
+    assert prompt.num_image_tokens == 4 * (3 * 2 + 1) + 4 * (3 * 3 + 1)
+    num_passes = 0
+    while (pixels := prompt.next_pixels) is not None:
+        assert pixels["pixel_values"].shape[:2] == (1, 1)
+        prompt.put(vision.encode(pixels, torch.device("cpu")))
+        num_passes += 1
+    assert num_passes == prompt.num_image_tokens // 4
 
 
 def test_features_that_differ_leave_text_alone(folder: Path) -> None:
@@ -146,6 +226,8 @@ def test_pixels_are_cut_by_image() -> None:
     assert second["image_grid_thw"].tolist() == [[1, 2, 3]]
     whole = torch.zeros(2, 3, 4, 4)
     assert [part["pixel_values"].shape[0] for part in split_by_image({"pixel_values": whole}, 2)] == [1, 1]
+    tiled = torch.zeros(5, 3, 4, 4)
+    assert [part["pixel_values"].shape[0] for part in split_by_image({"pixel_values": tiled}, 2)] == [1] * 5
     tiles = {"pixel_values": torch.zeros(1, 5, 3, 4, 4)}
     assert split_by_image(tiles, 2) == [tiles]
 
@@ -192,3 +274,13 @@ def test_positions_go_on_behind_the_prompt() -> None:
     assert torch.equal(prompt.positions(6, 8), torch.tensor([[3, 4]] * 3))  # type: ignore[arg-type]
     assert torch.equal(prompt.positions(5, 7), torch.tensor([[5, 3], [11, 3], [17, 3]]))  # type: ignore[arg-type]
     assert ImagePrompt([1], [], [], None).positions(0, 1) is None
+
+
+def test_images_that_look_ahead_stay_whole_until_the_prompt_is_computed() -> None:
+    prompt = ImagePrompt(list(range(10)), [1, 2, 3, 6, 8, 9], [], None, looks_ahead=True)
+    assert prompt.wholes == ((1, 4), (6, 7), (8, 10))
+    assert prompt.cuts == (1, 4)
+    prompt.drop()
+    assert prompt.wholes == ()
+    plain = ImagePrompt(list(range(10)), [1, 2, 3], [], None)
+    assert (plain.wholes, plain.cuts) == ((), (2,))

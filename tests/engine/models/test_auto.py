@@ -10,8 +10,12 @@ import pytest
 import torch
 from transformers import (
     BertConfig,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     Glm4vConfig,
     Glm4vForConditionalGeneration,
+    Llama4Config,
+    Llama4ForConditionalGeneration,
     LlamaConfig,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -20,6 +24,7 @@ from transformers import (
 from engine.backend import LocalBackend
 from engine.config import Settings
 from engine.errors import WeightsError
+from engine.inference.embedder import headless
 from engine.inference.image_parity import serve_images
 from engine.inference.parity import check_parity
 from engine.inference.request import Message, Request, SamplingParams, Timing
@@ -111,6 +116,48 @@ def test_a_class_for_each_kind() -> None:
     assert auto_class(LlamaConfig()).__name__ == "AutoModelForCausalLM"
     assert not is_image_model(LlamaConfig())
     assert auto_class(Qwen2_5_VLConfig()).__name__ == "AutoModelForImageTextToText"
+
+
+def test_a_model_that_is_there_with_and_without_images() -> None:
+    """What its weights were saved from decides; where nothing says so, it is read without."""
+    with_images = Llama4Config(architectures=["Llama4ForConditionalGeneration"])
+    assert auto_class(with_images).__name__ == "AutoModelForImageTextToText"
+    assert is_image_model(with_images)
+    for config in (Llama4Config(), Llama4Config(architectures=["Llama4ForCausalLM"]), Gemma3TextConfig()):
+        assert auto_class(config).__name__ == "AutoModelForCausalLM"
+
+
+def test_llama4_embeds_text(tmp_path: Path) -> None:
+    """Its `base_model` is the whole of it."""
+    text = {**_TEXT, "bos_token_id": 1, "head_dim": 16, "intermediate_size_mlp": 96, "num_local_experts": 2}
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 16,
+        "patch_size": 4,
+        "projector_input_dim": 64,
+        "projector_output_dim": 64,
+        "vision_output_dim": 64,
+    }
+    config = Llama4Config(text_config=text, vision_config=vision)
+    loaded = _load(_save(lambda: Llama4ForConditionalGeneration(config), tmp_path / "m"))
+    assert type(loaded.model) is Llama4ForConditionalGeneration
+    assert check_parity(loaded) < 1e-4
+    model, ids = headless(loaded.model), torch.tensor([[5, 6, 7]])
+    with torch.inference_mode():
+        hidden = model(ids).last_hidden_state
+        torch.testing.assert_close(loaded.model.get_output_embeddings()(hidden), loaded.model(ids).logits)
+
+
+def test_the_text_of_gemma_alone(tmp_path: Path) -> None:
+    """A checkpoint of its language model, which has no part for images."""
+    text = {**_TEXT, "head_dim": 16, "sliding_window": 8}
+    loaded = _load(_save(lambda: Gemma3ForCausalLM(Gemma3TextConfig(**text)), tmp_path / "m"))
+    assert loaded.info.modalities == (Modality.TEXT,)
+    assert check_parity(loaded) < 1e-4
+    assert serve_images(loaded) is loaded
 
 
 def test_a_model_that_writes_no_text() -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import count
+from itertools import count, pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -195,6 +195,25 @@ def test_cuts_do_not_depend_on_who_else_runs(data: st.DataObject, chunk_tokens: 
     assert _cuts(target, data.draw(_running(chunk_tokens)), limits) == alone
     assert all(cut % chunk_tokens == 0 for cut in alone[:-1])
     assert alone[-1] == tokens
+
+
+@given(data=st.data(), chunk_tokens=st.integers(1, 40), tokens=st.integers(1, 150))
+def test_tokens_that_belong_together_are_run_together(data: st.DataObject, chunk_tokens: int, tokens: int) -> None:
+    """Whoever else runs, and in no more tokens than a chunk or they have."""
+    limits = replace(_ROOMY, chunk_tokens=chunk_tokens)
+    ends = sorted(data.draw(st.sets(st.integers(0, tokens), max_size=8)))
+    wholes = tuple(zip(ends[::2], ends[1::2], strict=False))
+    target = Load("target", tokens + 10, 0, tokens, wholes)
+    cuts = _cuts(target, [], limits)
+    assert _cuts(target, data.draw(_running(chunk_tokens)), limits) == cuts
+    assert not any(begin < cut < end for begin, end in wholes for cut in cuts)
+    longest = max((end - begin for begin, end in wholes), default=0)
+    assert max(end - begin for begin, end in pairwise([0, *cuts])) <= max(chunk_tokens, longest)
+
+
+def test_a_whole_is_cut_off_before_and_behind() -> None:
+    assert _cuts(Load("a", 200, 0, 100, ((20, 36), (60, 100))), [], _ROOMY) == [20, 36, 60, 100]
+    assert _cuts(Load("a", 200, 0, 100, ((0, 70),)), [], _ROOMY) == [70, 96, 100]
 
 
 def test_prompts_share_a_step_while_they_fit() -> None:
