@@ -52,7 +52,7 @@ class Inputs:
         self.num_rows += len(rows)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def measure_inputs(
     model: Any, tokenizer: Any, names: Sequence[str], prompts: Sequence[str], on_step: Callable[[float], None]
 ) -> dict[str, Inputs]:

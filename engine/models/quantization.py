@@ -221,8 +221,9 @@ def _quantize_on_gpu(linear: nn.Linear, quantization: Quantization, inputs: Inpu
     if inputs is None:
         quantize_(linear, config)
         return
-    smoothing = smoothing_factors(inputs.largest, linear.weight).to(linear.weight.dtype)
-    linear.weight = nn.Parameter(linear.weight.detach() * smoothing, requires_grad=False)
+    weight = linear.weight.detach()
+    smoothing = smoothing_factors(inputs.largest, weight).to(weight.dtype)
+    linear.weight = nn.Parameter(weight * smoothing, requires_grad=False)
     step = ((inputs.largest / smoothing.float()).amax() / 127).reshape(1, 1)
     granularity = [PerTensor(), _granularity(quantization)]
     if inputs.is_even:

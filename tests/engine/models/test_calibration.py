@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from engine.models.calibration import BUNDLED_PROMPTS, Inputs, measure_inputs, smoothing_factors
 from engine.models.loader import LoadedModel, load_model
-from engine.models.spec import ModelSpec
+from engine.models.quantization import _quantize_on_gpu
+from engine.models.spec import Granularity, ModelSpec, Quantization, Scheme
 from engine.weights.store import plain_weights
 
 _NAME = "model.layers.0.mlp.up_proj"
@@ -36,6 +38,20 @@ def test_no_hook_is_left_behind_when_the_callback_raises(plain: LoadedModel) -> 
     with pytest.raises(RuntimeError, match="unloaded"):
         measure_inputs(plain.model, plain.tokenizer, [_NAME], ["Hello"], stop)
     assert not plain.model.get_submodule(_NAME)._forward_pre_hooks
+
+
+@pytest.mark.parametrize("granularity", [Granularity.CHANNEL, Granularity.TENSOR])
+def test_a_gpus_layer_takes_what_was_measured(plain: LoadedModel, granularity: Granularity) -> None:
+    """torchao's tensor multiplies on a CPU too, so that what calibration hands on is tried without a GPU."""
+    inputs = measure_inputs(plain.model, plain.tokenizer, [_NAME], ["Hello", "What?"], lambda _done: None)[_NAME]
+    linear = nn.Linear(64, 96, bias=False, dtype=torch.bfloat16)
+    rows = torch.rand(3, 64).to(torch.bfloat16) * inputs.largest.to(torch.bfloat16)
+    with torch.no_grad():
+        expected = (rows @ linear.weight.T).float()
+    _quantize_on_gpu(linear, Quantization(Scheme.INT8_STATIC, granularity), inputs)
+    assert type(linear.weight) is not nn.Parameter
+    with torch.no_grad():
+        assert float((linear(rows).float() - expected).norm() / expected.norm()) < 0.05
 
 
 def test_the_bundled_prompts_serve_where_there_are_none(plain: LoadedModel) -> None:
