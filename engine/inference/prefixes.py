@@ -19,12 +19,10 @@ from hashlib import blake2b
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-import torch
-
 from engine.inference.stats import PrefixStats
 
 if TYPE_CHECKING:
-    from engine.inference.attention import CacheShape
+    from engine.inference.attention import CacheShape, KeysValues
     from engine.inference.sequence import Sequence
     from engine.scheduling.admission import Chunk
 
@@ -62,7 +60,7 @@ class PrefixStore:
 
     def __init__(self, limits: PrefixLimits) -> None:
         self._limits = limits
-        self._blocks: OrderedDict[bytes, torch.Tensor] = OrderedDict()
+        self._blocks: OrderedDict[bytes, KeysValues] = OrderedDict()
         self._num_asked_tokens = self._num_found_tokens = self._num_timed_tokens = 0
         self._timed_s = 0.0
         self._room_tokens = 0

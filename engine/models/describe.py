@@ -17,15 +17,27 @@ def cache_shape(
 ) -> attention.CacheShape:
     """What a token's keys and values take, to be read by `kernel`."""
     config = model.config.get_text_config()
+    num_kv_heads, key_dim, value_dim = _head_sizes(config)
+    return attention.CacheShape(config.num_hidden_layers, num_kv_heads, key_dim, dtype, device, kernel, value_dim)
+
+
+def _head_sizes(config: Any) -> tuple[int, int, int | None]:
+    """Heads with keys of their own, and the width of a key and of a value where it is another."""
     num_heads = config.num_attention_heads
-    return attention.CacheShape(
-        num_layers=config.num_hidden_layers,
-        num_kv_heads=getattr(config, "num_key_value_heads", None) or num_heads,
-        head_dim=getattr(config, "head_dim", None) or config.hidden_size // num_heads,
-        dtype=dtype,
-        device=device,
-        kernel=kernel,
-    )
+    if getattr(config, "kv_lora_rank", None):  # as engine/models/architecture.py plans multi-head latent attention
+        return num_heads, config.qk_nope_head_dim + config.qk_rope_head_dim, config.v_head_dim
+    num_kv_heads = getattr(config, "num_key_value_heads", None) or num_heads
+    return num_kv_heads, getattr(config, "head_dim", None) or config.hidden_size // num_heads, None
+
+
+def kernel(model: Any, asked: AttentionKernel) -> tuple[AttentionKernel, tuple[str, ...]]:
+    """How attention will be computed, and a note where that is not as asked."""
+    has_caps = bool(getattr(model.config.get_text_config(), "attn_logit_softcapping", None))
+    has_sinks = any(name.endswith("sinks") for name, _ in model.named_parameters())
+    if asked == "eager" or not (has_caps or has_sinks):
+        return asked, ()
+    what = "soft caps" if has_caps else "sinks"
+    return "eager", (f"Its attention has {what}, so it is computed step by step in float32 and not fused.",)
 
 
 def modalities(config: Any) -> tuple[Modality, ...]:

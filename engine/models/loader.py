@@ -99,7 +99,7 @@ def load_model(spec: ModelSpec, weights: WeightsStore, on_progress: Progress) ->
     began = time.perf_counter()
     leave_out_imports()
     device, dtype = choose_placement(spec)
-    kernel = resolve_attention(spec.attention)
+    asked_kernel = resolve_attention(spec.attention)
     if spec.quantization is not None:
         check_quantization(spec.quantization, device)
     if spec.max_running is not None and spec.max_running < 1:
@@ -111,6 +111,7 @@ def load_model(spec: ModelSpec, weights: WeightsStore, on_progress: Progress) ->
     job = _Job(folder, files, device, dtype, spec.quantization, on_progress, meter, weights.allow_remote_code)
     with one_sentence(folder):
         model, tokenizer = _load(job, spec)
+        kernel, kernel_notes = describe.kernel(model, asked_kernel)
         shape = describe.cache_shape(model, job.dtype, device, kernel)
         modalities = describe.modalities(model.config)
         info = ModelInfo(
@@ -126,7 +127,7 @@ def load_model(spec: ModelSpec, weights: WeightsStore, on_progress: Progress) ->
             revision=acquired.revision,
             quantization=job.quantization,
             read_bytes_per_s=meter.bytes_per_s,
-            notes=(*fetched.warnings, *describe.notes(tokenizer, job.layers_left)),
+            notes=(*fetched.warnings, *describe.notes(tokenizer, job.layers_left), *kernel_notes),
             attention=kernel,
             modalities=modalities,
         )
@@ -228,7 +229,6 @@ def _read_model(job: _Job, config: Any) -> Any:
             str(job.folder),
             dtype="auto" if job.is_read_whole else job.dtype,
             device_map={"": str(job.device)} if is_direct else None,
-            attn_implementation="sdpa",
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=job.may_run_code,
