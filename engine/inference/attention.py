@@ -214,7 +214,7 @@ def attend(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
-    packed_batch: PackedBatch,
+    packed_batch: PackedBatch | None = None,
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
@@ -231,15 +231,33 @@ def attend(
 
     Returns:
         (1, tokens, heads, head dim), and no weights.
+
+    Raises:
+        NotImplementedError: there is no `packed_batch`, or no window for a layer that has one.
     """
+    if packed_batch is None:
+        raise NotImplementedError("its layers do not hand on what tells the requests of a batch apart")
     layer: int = module.layer_idx  # type: ignore[assignment]
+    if sliding_window is None and _has_window(module, layer):
+        raise NotImplementedError("its layers do not hand on how far they look back")
     only = None if softcap is None and s_aux is None else partial(_attend_eagerly, softcap=softcap, sinks=s_aux)
     outputs = [
         _attend_span(layer, span, packed_batch, query, key, value, scaling, sliding_window, only)
         for span in packed_batch.spans
     ]
-    packed = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
-    return packed.transpose(1, 2), None
+    rows = [output.transpose(1, 2) for output in outputs]
+    packed = rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
+    return packed.contiguous(), None  # layers view it with its heads joined
+
+
+def _has_window(module: torch.nn.Module, layer: int) -> bool:
+    """Whether the config says that the layer looks back through a window, which then must be told to `attend`: the few
+    tokens of a comparison would not show that it is missing."""
+    config: Any = getattr(module, "config", None)
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None:
+        return bool(kinds[layer] == "sliding_attention")
+    return getattr(config, "sliding_window", None) is not None
 
 
 def _attend_span(

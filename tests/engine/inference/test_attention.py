@@ -112,6 +112,7 @@ def test_requests_in_one_batch_do_not_see_each_other() -> None:
         begin += length
     together, _ = attend(_MODULE, packed[0], packed[1], packed[2], None, packed_batch=PackedBatch(spans), scaling=0.3)
     assert torch.equal(together, torch.cat(alone, dim=1))
+    together.view(1, begin, -1)  # as some models do; others reshape
 
 
 def test_eager_attention_rounds_once() -> None:
@@ -168,6 +169,17 @@ def test_bytes_per_token() -> None:
     assert _SHAPE.bytes_per_token == 2 * 2 * 2 * 8 * 4
     cache = SequenceCache(_SHAPE, 64)
     assert cache._keys.nbytes + cache._values.nbytes == 64 * _SHAPE.bytes_per_token
+
+
+@pytest.mark.parametrize(
+    "config", [SimpleNamespace(sliding_window=5), SimpleNamespace(layer_types=["full_attention", "sliding_attention"])]
+)
+def test_a_window_that_is_not_handed_on_is_refused(config: SimpleNamespace) -> None:
+    module: Any = SimpleNamespace(layer_idx=1, config=config)
+    batch = PackedBatch([Span(SequenceCache(_SHAPE, 4), 0, 4, 0)])
+    attend(module, *_inputs(4), None, packed_batch=batch, sliding_window=5)
+    with pytest.raises(NotImplementedError, match="how far they look back"):
+        attend(module, *_inputs(4), None, packed_batch=batch)
 
 
 _SINKS = torch.tensor([2.0, -1.0, 0.0, 4.0])
