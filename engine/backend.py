@@ -17,7 +17,7 @@ from engine.inference.embedder import Embedder
 from engine.inference.embedding import MAX_REQUEST_TOKENS, MAX_TEXT_TOKENS, EmbeddingJob, EmbeddingRequest
 from engine.inference.image_parity import serve_images
 from engine.inference.image_prompt import ImagePrompt
-from engine.inference.parity import check_parity
+from engine.inference.parity import choose_forward
 from engine.inference.prefixes import PrefixLimits
 from engine.inference.prompt import detokenize, encode_prompt, render_image_prompt, render_prompt, tokenize
 from engine.inference.prompt_bound import least_tokens
@@ -33,7 +33,7 @@ from engine.models.comparison import Measured
 from engine.models.loader import LoadedModel, choose_placement, load_model
 from engine.models.measured import mark_memory, measure_loaded
 from engine.models.memory import cache_budget_bytes
-from engine.models.spec import ModelSpec
+from engine.models.spec import ModelSpec, Passes
 from engine.scheduling.admission import Limits
 from engine.scheduling.window import Window
 from engine.weights.store import open_weights
@@ -61,8 +61,7 @@ class LocalBackend:
     def load(self, spec: ModelSpec, on_progress: Callable[[str, float | None], None]) -> LoadedModel:
         loaded = load_model(spec, self._weights, on_progress)
         on_progress("comparing with the reference", None)
-        check_parity(loaded)
-        return serve_images(loaded)
+        return serve_images(choose_forward(loaded))
 
     def mark_memory(self, spec: ModelSpec) -> int:
         return mark_memory(str(choose_placement(spec)[0]))
@@ -111,13 +110,14 @@ def choose_limits(loaded: LoadedModel, settings: Settings) -> Limits:
     is_cpu = loaded.cache_shape.device.type == "cpu"
     chunk_tokens = settings.chunk_tokens or (_CPU_CHUNK_TOKENS if is_cpu else _GPU_CHUNK_TOKENS)
     budget_bytes = cache_budget_bytes(loaded.cache_shape.device, settings.kv_cache_gib)
-    cache_tokens = budget_bytes // loaded.info.cache_bytes_per_token
+    max_running = loaded.max_running or settings.max_running
+    per_token = loaded.info.cache_bytes_per_token
+    cache_tokens = budget_bytes // per_token if per_token else max_running * loaded.info.context_length
     if cache_tokens < chunk_tokens:
         raise WeightsError(
             f"{budget_bytes / 2**30:.2f} GiB for KV caches hold {cache_tokens} tokens of this model; at least "
             f"{chunk_tokens} are needed: raise CONSOLE_KV_CACHE_GIB or free memory"
         )
-    max_running = loaded.max_running or settings.max_running
     queue_timeout_s = settings.queue_timeout_s if settings.queue_policy == "wait" else None
     return Limits(
         max_running, settings.max_waiting, chunk_tokens, cache_tokens, settings.max_waiting_tokens, queue_timeout_s
@@ -127,8 +127,11 @@ def choose_limits(loaded: LoadedModel, settings: Settings) -> Limits:
 def choose_prefix_limits(loaded: LoadedModel, limits: Limits, settings: Settings) -> PrefixLimits:
     """How much of the KV cache may hold the beginnings of prompts while no running request needs it.
 
-    On a CPU a block is what one pass computes, so that answers keep their bits; elsewhere they have none to keep.
+    On a CPU a block is what one pass computes, so that answers keep their bits; elsewhere they have none to keep. A
+    model whose requests are run one by one keeps nothing: a state cannot be cut.
     """
+    if loaded.passes is not Passes.PACKED:
+        return PrefixLimits()
     is_cpu = loaded.cache_shape.device.type == "cpu"
     asked_gib, max_tokens = settings.prefix_cache_gib, limits.cache_tokens // 4
     if asked_gib is not None:

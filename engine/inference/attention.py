@@ -9,7 +9,8 @@ place, which on a CPU is worth more than the packing density of fixed-size block
 may hold is decided before they start (scheduling/admission.py).
 
 A cache is read by one of two kernels: `sdpa`, torch's fused one, or `eager`, the definition written out in float32,
-which is slower, rounds less, and is there to compare with.
+which is slower, rounds less, and is there to compare with. What no fused kernel computes, soft caps and sinks, is left
+to `eager` whatever the instance's kernel is.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,7 +31,7 @@ from engine.models.spec import AttentionKernel
 from engine.scheduling.admission import Stretch
 
 NAME = "console_packed"
-REFERENCE = "sdpa"  # transformers' own, for a model outside the runner
+REFERENCE = "sdpa"  # transformers' own, for a model outside the runner; `eager` for one that has no other
 _GROWTH = 1.5
 _ROUND_TO = 64
 
@@ -39,7 +41,8 @@ _MaskKey = tuple[int, int, int | None, tuple[Stretch, ...]]
 
 @dataclass(frozen=True, slots=True)
 class CacheShape:
-    """What one token's keys and values take in one model, and by which of `KERNELS` they are read."""
+    """What one token's keys and values take in one model, and by which of `KERNELS` they are read. Values are as wide
+    as keys unless `value_dim` says otherwise, as in multi-head latent attention."""
 
     num_layers: int
     num_kv_heads: int
@@ -47,19 +50,29 @@ class CacheShape:
     dtype: torch.dtype
     device: torch.device
     kernel: AttentionKernel = "sdpa"
+    value_dim: int | None = None
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Elements of one head's key and value."""
+        return self.head_dim, self.head_dim if self.value_dim is None else self.value_dim
 
     @property
     def bytes_per_token(self) -> int:
-        return 2 * self.num_layers * self.num_kv_heads * self.head_dim * self.dtype.itemsize
+        return self.num_layers * self.num_kv_heads * sum(self.widths) * self.dtype.itemsize
+
+
+# Keys and values of some tokens, each (layers, kv heads, tokens, head dim).
+KeysValues = tuple[torch.Tensor, torch.Tensor]
 
 
 class SequenceCache:
-    """Keys and values of one request, shape (layers, 2, kv heads, capacity, head dim)."""
+    """Keys and values of one request."""
 
     def __init__(self, shape: CacheShape, capacity: int) -> None:
         self.length = 0
         self._shape = shape
-        self._data = self._allocate(capacity)
+        self._keys, self._values = self._allocate(capacity)
 
     @property
     def kernel(self) -> Kernel:
@@ -69,40 +82,45 @@ class SequenceCache:
     @property
     def capacity(self) -> int:
         """Tokens that fit before the cache must grow."""
-        return self._data.shape[3]
+        return self._keys.shape[2]
 
-    def _allocate(self, capacity: int) -> torch.Tensor:
+    def _allocate(self, capacity: int) -> KeysValues:
         shape = self._shape
         rounded = -(-capacity // _ROUND_TO) * _ROUND_TO
-        size = (shape.num_layers, 2, shape.num_kv_heads, rounded, shape.head_dim)
-        return torch.empty(size, dtype=shape.dtype, device=shape.device)
+        keys, values = (
+            torch.empty((shape.num_layers, shape.num_kv_heads, rounded, width), dtype=shape.dtype, device=shape.device)
+            for width in shape.widths
+        )
+        return keys, values
 
     def reserve(self, length: int, limit: int) -> None:
         """Make room for `length` tokens in all, keeping what is there, and for no more than `limit` ahead of need."""
         if length <= self.capacity:
             return
-        grown = self._allocate(max(length, min(limit, int(self.capacity * _GROWTH))))
-        grown[:, :, :, : self.length] = self._data[:, :, :, : self.length]
-        self._data = grown
+        held = self._keys[:, :, : self.length], self._values[:, :, : self.length]
+        self._keys, self._values = self._allocate(max(length, min(limit, int(self.capacity * _GROWTH))))
+        self.put(0, held)
 
     def write(self, layer: int, start: int, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Put keys and values, each (kv heads, n, head dim), at `start`."""
         stop = start + keys.shape[1]
-        self._data[layer, 0, :, start:stop] = keys
-        self._data[layer, 1, :, start:stop] = values
+        self._keys[layer, :, start:stop] = keys
+        self._values[layer, :, start:stop] = values
 
-    def copy(self, start: int, stop: int) -> torch.Tensor:
-        """A copy of the tokens `start:stop`, shape (layers, 2, kv heads, stop - start, head dim)."""
-        return self._data[:, :, :, start:stop].clone()
+    def copy(self, start: int, stop: int) -> KeysValues:
+        """A copy of the tokens `start:stop`."""
+        return self._keys[:, :, start:stop].clone(), self._values[:, :, start:stop].clone()
 
-    def put(self, start: int, copied: torch.Tensor) -> None:
+    def put(self, start: int, copied: KeysValues) -> None:
         """Put what `copy` gave at `start`, for which there is room, and hold what is before its end."""
-        self.length = start + copied.shape[3]
-        self._data[:, :, :, start : self.length] = copied
+        keys, values = copied
+        self.length = start + keys.shape[2]
+        self._keys[:, :, start : self.length] = keys
+        self._values[:, :, start : self.length] = values
 
     def read(self, layer: int, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Views of keys and values, each (1, kv heads, stop - start, head dim)."""
-        return self._data[layer, 0, :, start:stop].unsqueeze(0), self._data[layer, 1, :, start:stop].unsqueeze(0)
+        return self._keys[layer, :, start:stop].unsqueeze(0), self._values[layer, :, start:stop].unsqueeze(0)
 
 
 @dataclass(slots=True)
@@ -222,7 +240,7 @@ def attend(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
-    packed_batch: PackedBatch,
+    packed_batch: PackedBatch | None = None,
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
@@ -234,19 +252,38 @@ def attend(
     Args:
         query: (1, heads, tokens, head dim) of the packed batch; key and value likewise with kv heads.
         attention_mask: always None, because no mask function is registered under this name.
+        softcap: scores are bent to stay below it, `softcap * tanh(score / softcap)` (Gemma 2, arXiv:2408.00118).
+        s_aux: a score a head that takes part in the softmax and has no value (gpt-oss), shape (heads,).
 
     Returns:
         (1, tokens, heads, head dim), and no weights.
+
+    Raises:
+        NotImplementedError: there is no `packed_batch`, or no window for a layer that has one.
     """
-    if softcap is not None or s_aux is not None:
-        raise NotImplementedError("attention with a soft cap or sinks is not supported")
+    if packed_batch is None:
+        raise NotImplementedError("its layers do not hand on what tells the requests of a batch apart")
     layer: int = module.layer_idx  # type: ignore[assignment]
+    if sliding_window is None and _has_window(module, layer):
+        raise NotImplementedError("its layers do not hand on how far they look back")
+    only = None if softcap is None and s_aux is None else partial(_attend_eagerly, softcap=softcap, sinks=s_aux)
     outputs = [
-        _attend_span(layer, span, packed_batch, query, key, value, scaling, sliding_window)
+        _attend_span(layer, span, packed_batch, query, key, value, scaling, sliding_window, only)
         for span in packed_batch.spans
     ]
-    packed = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
-    return packed.transpose(1, 2), None
+    rows = [output.transpose(1, 2) for output in outputs]
+    packed = rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
+    return packed.contiguous(), None  # layers view it with its heads joined
+
+
+def _has_window(module: torch.nn.Module, layer: int) -> bool:
+    """Whether the config says that the layer looks back through a window, which then must be told to `attend`: the few
+    tokens of a comparison would not show that it is missing."""
+    config: Any = getattr(module, "config", None)
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None:
+        return bool(kinds[layer] == "sliding_attention")
+    return getattr(config, "sliding_window", None) is not None
 
 
 def _attend_span(
@@ -258,7 +295,9 @@ def _attend_span(
     value: torch.Tensor,
     scaling: float | None,
     window: int | None,
+    only: Kernel | None,
 ) -> torch.Tensor:
+    """`only` is the one kernel that computes what the layer asks for; None where any does."""
     begin, end, past = span.begin, span.end, span.past
     num_queries, num_keys = end - begin, past + end - begin
     span.cache.write(layer, past, key[0, :, begin:end], value[0, :, begin:end])
@@ -269,7 +308,8 @@ def _attend_span(
     if num_queries > 1 and not is_plain:
         mask = batch.mask(num_queries, num_keys, window, query.device, span.wholes)
     is_causal = num_queries > 1 and mask is None
-    return span.cache.kernel(query[:, :, begin:end], keys, values, mask, is_causal, scaling)
+    kernel = only or span.cache.kernel
+    return kernel(query[:, :, begin:end], keys, values, mask, is_causal, scaling)
 
 
 def _attend_fused(
@@ -299,6 +339,8 @@ def _attend_eagerly(
     mask: torch.Tensor | None,
     is_causal: bool,
     scaling: float | None,
+    softcap: float | None = None,
+    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """softmax(QK' * scale)V with every score written out and all of it in float32."""
     _, num_heads, num_queries, head_dim = query.shape
@@ -306,11 +348,15 @@ def _attend_eagerly(
     scale = 1 / math.sqrt(head_dim) if scaling is None else scaling
     rows = query[0].float().reshape(num_kv_heads, -1, head_dim) * scale  # the heads that share keys, one after another
     scores = (rows @ keys[0].float().mT).view(num_heads, num_queries, num_keys)
+    if softcap is not None:
+        scores = scores.div_(softcap).tanh_().mul_(softcap)
     if is_causal:
         mask = torch.ones(num_queries, num_keys, dtype=torch.bool, device=query.device).tril()
     if mask is not None:
         scores.masked_fill_(~mask, -math.inf)
-    weights = scores.softmax(dim=-1).view(num_kv_heads, -1, num_keys)
+    if sinks is not None:
+        scores = torch.cat([scores, sinks.float().view(-1, 1, 1).expand(-1, num_queries, 1)], dim=-1)
+    weights = scores.softmax(dim=-1)[..., :num_keys].reshape(num_kv_heads, -1, num_keys)
     return (weights @ values[0].float()).view(1, num_heads, num_queries, -1).to(query.dtype)
 
 
@@ -337,6 +383,8 @@ def used(model: Any, name: str) -> Iterator[None]:
 def use(model: Any, name: str) -> None:
     """Have `model` write text with the attention of that name. What looks at pictures keeps its own."""
     config = model.config
+    if name == REFERENCE and not model._supports_sdpa:
+        name = "eager"
     text = config.get_text_config()
     part = next((key for key in config.sub_configs if getattr(config, key, None) is text), None)
     model.set_attn_implementation(name if part is None else {"": name, part: name})

@@ -1,6 +1,6 @@
 """Forward passes to hidden states, pooled to one vector a text: what a worker does between two steps of its runner.
 
-The passes are those of the runner, packed and without padding, so a text has the same vector alone and in any batch
+The passes are those of the runner (forward.py), without padding, so a text has the same vector alone and in any batch
 to the last bits of a float.
 """
 
@@ -17,8 +17,9 @@ import torch
 
 from engine.clock import Clock
 from engine.errors import InstanceNotReadyError, QueueFullError
-from engine.inference import attention
 from engine.inference.embedding import EmbeddingJob, Pooling
+from engine.inference.forward import Forward, Part
+from engine.inference.parity import forward_of
 from engine.inference.request import Finished, FinishReason
 from engine.models.loader import LoadedModel
 from engine.scheduling.window import WaitingText, Window, earliest_next_s, plan_batch
@@ -34,7 +35,7 @@ class _Text:
         self.index = index
         self.token_ids = job.token_ids[index]
         self.num_computed = 0
-        self._cache: attention.SequenceCache | None = None
+        self._cache: Any = None
         self._total: torch.Tensor | None = None
 
     def load(self) -> WaitingText:
@@ -42,11 +43,12 @@ class _Text:
         num_left = len(self.token_ids) - self.num_computed
         return WaitingText(self.job.timing.received_s, num_left, self.num_computed > 0)
 
-    def cache_for(self, shape: attention.CacheShape) -> attention.SequenceCache:
-        """Room for all of it: a text that is cut needs its earlier pieces."""
+    def part(self, forward: Forward, num_tokens: int) -> Part:
+        """Its next tokens. There is room for all of it: a text that is cut needs its earlier pieces."""
         if self._cache is None:
-            self._cache = attention.SequenceCache(shape, len(self.token_ids))
-        return self._cache
+            self._cache = forward.new_cache(len(self.token_ids))
+        past = self.num_computed
+        return Part(self._cache, self.token_ids[past : past + num_tokens], past)
 
     def take(self, hidden: torch.Tensor) -> bool:
         """Pool the hidden states (tokens, width) of the piece that was run; whether it was the last one."""
@@ -74,11 +76,6 @@ def normalise(vector: torch.Tensor) -> array[float]:
     return array("f", unit.cpu().numpy().tobytes())
 
 
-def headless(model: Any) -> Any:
-    """What gives hidden states instead of logits. Llama 4, with images or without, does not find its own."""
-    return model.base_model if model.base_model is not model else model.get_decoder().model
-
-
 class Embedder:
     """Runs the embedding requests of one model. `step` and `close` belong to the thread that steps the runner; the
     rest may be called from any. `wake` is called when a request arrives."""
@@ -92,6 +89,7 @@ class Embedder:
         wake: Callable[[], None],
     ) -> None:
         self._loaded = loaded
+        self._forward = forward_of(loaded)
         self._window = window
         self._clock = clock
         self._on_finish = on_finish
@@ -182,7 +180,8 @@ class Embedder:
         """One forward pass over the next tokens of each text."""
         for text in texts:
             text.job.start(self._clock.monotonic())
-        hidden = self._forward(texts, num_tokens)
+        counted = zip(texts, num_tokens, strict=True)
+        hidden = self._forward.hidden([text.part(self._forward, count) for text, count in counted])
         broken: dict[str, str] = {}
         for text, part in zip(texts, hidden.split(num_tokens), strict=True):
             try:
@@ -198,17 +197,6 @@ class Embedder:
                 self._end(job, FinishReason.ERROR, broken[job.request_id])
             elif job.is_complete:
                 self._end(job, FinishReason.STOP)
-
-    def _forward(self, texts: list[_Text], num_tokens: tuple[int, ...]) -> torch.Tensor:
-        """Hidden states after the last layer's norm, (tokens, width)."""
-        packed = attention.PackedInput()
-        for text, count in zip(texts, num_tokens, strict=True):
-            past = text.num_computed
-            packed.add(text.cache_for(self._loaded.cache_shape), text.token_ids[past : past + count], past)
-        model = headless(self._loaded.model)
-        output = model(**packed.arguments(model, self._loaded.cache_shape.device))
-        hidden: torch.Tensor = output.last_hidden_state[0]
-        return hidden
 
     def _end(self, job: EmbeddingJob, reason: FinishReason, error: str | None = None) -> None:
         with self._lock:

@@ -19,12 +19,11 @@ from hashlib import blake2b
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-import torch
-
 from engine.inference.stats import PrefixStats
 
 if TYPE_CHECKING:
-    from engine.inference.attention import CacheShape
+    from engine.inference.attention import KeysValues, SequenceCache
+    from engine.inference.forward import Forward
     from engine.inference.sequence import Sequence
     from engine.scheduling.admission import Chunk
 
@@ -62,12 +61,12 @@ class PrefixStore:
 
     def __init__(self, limits: PrefixLimits) -> None:
         self._limits = limits
-        self._blocks: OrderedDict[bytes, torch.Tensor] = OrderedDict()
+        self._blocks: OrderedDict[bytes, KeysValues] = OrderedDict()
         self._num_asked_tokens = self._num_found_tokens = self._num_timed_tokens = 0
         self._timed_s = 0.0
         self._room_tokens = 0
 
-    def lend(self, sequence: Sequence, shape: CacheShape) -> None:
+    def lend(self, sequence: Sequence, forward: Forward) -> None:
         """Give a request that starts what is kept of its prompt's beginning, all but its last token at most: that one
         has to be computed for the first token of the answer."""
         if not self._limits.max_tokens or sequence.images is not None:  # an image's token does not tell which image
@@ -81,20 +80,20 @@ class PrefixStore:
         self._num_found_tokens += len(found) * size
         if not found:
             return
-        cache = sequence.cache_for(shape, len(found) * size)
+        cache: SequenceCache = sequence.cache_for(forward, len(found) * size)
         for index, block in enumerate(found):
             cache.put(index * size, self._blocks[block])
         self._touch(found)
         sequence.num_computed = sequence.num_lent = len(found) * size
 
-    def keep(self, sequence: Sequence, num_tokens: int, shape: CacheShape) -> None:
+    def keep(self, sequence: Sequence, num_tokens: int, forward: Forward) -> None:
         """Copy what blocks of the prompt were completed by computing the last `num_tokens`."""
         size, stop = self._limits.block_tokens, sequence.num_computed
         completed = range((stop - num_tokens) // size, min(stop // size, len(sequence.prompt_blocks)))
         new = [index for index in completed if sequence.prompt_blocks[index] not in self._blocks]
         if not new:
             return
-        cache = sequence.cache_for(shape, stop)
+        cache: SequenceCache = sequence.cache_for(forward, stop)
         for index in new:
             self._blocks[sequence.prompt_blocks[index]] = cache.copy(index * size, (index + 1) * size)
         self._touch(sequence.prompt_blocks[: new[-1] + 1])

@@ -1,9 +1,8 @@
-"""The step loop's body, and the only place that runs forward passes.
+"""The step loop's body, and the only place that has forward passes run for requests.
 
-One step: end what was cancelled or is late, admit, show the model an image that waits for that, pack the pending
-tokens of all running requests into one forward pass, sample one token for each request whose tokens are all computed,
-deliver. Requests join and leave
-between any two steps.
+One step: end what was cancelled or is late, admit, show the model an image that waits for that, run the pending tokens
+of all running requests (forward.py), sample one token for each request whose tokens are all computed, deliver.
+Requests join and leave between any two steps.
 
 The interface is small so that the whole of it can be replaced: `submit`, `cancel`, `step`, `wait`, `refuse`,
 `close`.
@@ -18,8 +17,9 @@ import torch
 
 from engine.clock import Clock
 from engine.errors import InstanceNotReadyError, InvalidRequestError, QueueFullError
-from engine.inference import attention
+from engine.inference.forward import Part
 from engine.inference.image_encoder import ImageEncoder
+from engine.inference.parity import forward_of
 from engine.inference.prefixes import PrefixLimits, PrefixStore
 from engine.inference.request import Finished, FinishReason, TokenInfo
 from engine.inference.sampling import sample
@@ -51,9 +51,9 @@ class Runner:
         on_finish: OnFinish,
         prefix_limits: PrefixLimits | None = None,
     ) -> None:
-        attention.use(loaded.model, attention.NAME)
         self.limits = limits
         self._loaded = loaded
+        self._compute = forward_of(loaded)
         self._clock = clock
         self._on_finish = on_finish
         self._bell = threading.Condition()
@@ -221,7 +221,7 @@ class Runner:
                 sequence.start(now)
                 self._running[request_id] = sequence
         for request_id in decision.admitted:
-            self._prefixes.lend(self._running[request_id], self._loaded.cache_shape)
+            self._prefixes.lend(self._running[request_id], self._compute)
         reserved = sum(sequence.reserved_tokens for sequence in self._running.values())
         self._prefixes.make_room(self.limits.cache_tokens - reserved)
 
@@ -234,23 +234,21 @@ class Runner:
 
     def _forward(self, chunks: tuple[Chunk, ...]) -> tuple[list[Sequence], torch.Tensor]:
         """Run the chunks; the sequences that now await a token, and their logits (number of them, vocab)."""
-        packed = attention.PackedInput()
+        logits = self._compute.logits([self._part(chunk) for chunk in chunks])
         complete: list[Sequence] = []
-        last_rows: list[int] = []
         for chunk in chunks:
             sequence = self._running[chunk.request_id]
-            past, stop = sequence.num_computed, sequence.num_computed + chunk.num_tokens
-            cache = sequence.cache_for(self._loaded.cache_shape, stop)
-            packed.add(cache, sequence.token_ids[past:stop], past, sequence.images)
-            if sequence.advance(stop):
+            if sequence.advance(sequence.num_computed + chunk.num_tokens):
                 complete.append(sequence)
-                last_rows.append(len(packed) - 1)
-        device = self._loaded.cache_shape.device
-        kept = torch.tensor(last_rows, dtype=torch.long, device=device)
-        output = self._loaded.model(**packed.arguments(self._loaded.model, device), logits_to_keep=kept)
-        for chunk in chunks:
-            self._prefixes.keep(self._running[chunk.request_id], chunk.num_tokens, self._loaded.cache_shape)
-        return complete, output.logits[0]
+            self._prefixes.keep(sequence, chunk.num_tokens, self._compute)
+        return complete, logits
+
+    def _part(self, chunk: Chunk) -> Part:
+        sequence = self._running[chunk.request_id]
+        past, stop = sequence.num_computed, sequence.num_computed + chunk.num_tokens
+        cache = sequence.cache_for(self._compute, stop)
+        awaits_token = stop == len(sequence.token_ids)
+        return Part(cache, sequence.token_ids[past:stop], past, sequence.images, int(awaits_token))
 
     def _choose_tokens(self, sequences: list[Sequence], logits: torch.Tensor) -> None:
         device = logits.device

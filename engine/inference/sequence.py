@@ -6,10 +6,10 @@ import logging
 import random
 from collections import Counter
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from engine.inference.attention import CacheShape, SequenceCache
 from engine.inference.calls import CallReader
 from engine.inference.image_prompt import ImagePrompt
 from engine.inference.outputs import OutputStream
@@ -17,6 +17,9 @@ from engine.inference.request import Delta, Finished, FinishReason, Request, Tim
 from engine.inference.structured import Matcher
 from engine.inference.text import Detokenizer
 from engine.scheduling.admission import Load
+
+if TYPE_CHECKING:
+    from engine.inference.forward import Forward
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +64,7 @@ class Sequence:
         self._detokenizer = detokenizer
         self._matcher = matcher
         self._reader = reader
-        self._cache: SequenceCache | None = None
+        self._cache: Any = None
         self._prompt_set: torch.Tensor | None = None
 
     @property
@@ -102,11 +105,11 @@ class Sequence:
         """Mark the request scheduled."""
         self.timing = replace(self.timing, scheduled_s=now_s)
 
-    def cache_for(self, shape: CacheShape, length: int) -> SequenceCache:
-        """This request's cache with room for `length` tokens."""
+    def cache_for(self, forward: Forward, length: int) -> Any:
+        """This request's cache, as `forward` makes them, with room for `length` tokens."""
         if self._cache is None:
             first = self.num_prompt_tokens + min(self.max_tokens, _FIRST_ANSWER_TOKENS)
-            self._cache = SequenceCache(shape, first)
+            self._cache = forward.new_cache(first)
         self._cache.reserve(length, self.reserved_tokens)
         return self._cache
 

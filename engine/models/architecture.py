@@ -78,6 +78,7 @@ class Architecture:
         sliding_window: tokens, where layers look back no further; the engine keeps whole caches for them all the same.
         is_tied: whether the output head is the embedding table; None where the config does not say.
         quant_method: how the checkpoint itself is quantized.
+        needs_eager: whether attention has soft caps or sinks, which no fused kernel computes.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Architecture:
     quant_method: str | None
     dtype: str | None
     vision: VisionShape | None
+    needs_eager: bool = False
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -146,6 +148,7 @@ def parse_architecture(config: Mapping[str, Any], tensors: Iterable[TensorInfo] 
     Raises:
         WeightsError: a size is in neither.
     """
+    tensors = tuple(tensors)
     text = _part(config, _TEXT_PARTS) or config
     fields = _Fields(text, _ALIASES)
     shapes = _Shapes(tensors)
@@ -173,6 +176,8 @@ def parse_architecture(config: Mapping[str, Any], tensors: Iterable[TensorInfo] 
         quant_method=_quant_method(config, text),
         dtype=_dtype(config, text),
         vision=_vision(config),
+        needs_eager=bool(text.get("attn_logit_softcapping"))
+        or any(tensor.name.endswith("sinks") for tensor in tensors),
     )
 
 

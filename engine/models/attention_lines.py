@@ -15,10 +15,12 @@ _FLOAT32_BYTES = 4
 def attention_lines(
     shape: Architecture, placement: Placement, demand: Demand, chunk_tokens: int, kernel: AttentionKernel
 ) -> tuple[Line, ...]:
-    """None for the fused kernel, whose mask is counted with the activations; nor where that too writes scores out,
+    """What a model takes that is computed eagerly, as asked or since nothing else computes it. None for the fused
+    kernel, whose mask is counted with the activations; nor where that too writes scores out,
     which is float32 with grouped heads on a GPU."""
     is_unfused = not placement.is_cpu and placement.dtype == "float32" and shape.key_width != shape.query_width
-    if kernel == "sdpa" or is_unfused or shape.num_heads is None:
+    is_eager = kernel == "eager" or shape.needs_eager
+    if not is_eager or is_unfused or shape.num_heads is None:
         return ()
     rows, keys = min(chunk_tokens, demand.context_tokens), demand.context_tokens
     scores = shape.num_heads * rows * keys * _SCORE_BYTES

@@ -29,7 +29,7 @@ from engine.models.quantization import VISION, check_quantization, quantize_mode
 from engine.models.release import leave_out_imports
 from engine.models.saved import SavedQuantization, load_saved, read_saved
 from engine.models.schemes import BITSANDBYTES
-from engine.models.spec import Modality, ModelInfo, ModelSpec, Quantization, Scheme, resolve_attention
+from engine.models.spec import Modality, ModelInfo, ModelSpec, Passes, Quantization, Scheme, resolve_attention
 from engine.weights.integrity import check_folder
 from engine.weights.lease import Lease
 from engine.weights.store import WeightsStore
@@ -44,6 +44,7 @@ class LoadedModel:
     Attributes:
         max_running: as the spec asks.
         lease: keeps its files in the cache for as long as the model is held.
+        passes: how its forward passes are run, as inference/parity.py chose.
         vision: what shows it images; None where it takes none, or `why_no_images` says why they cannot be shown.
     """
 
@@ -57,6 +58,7 @@ class LoadedModel:
     lease: Lease | None = None
     vision: Vision | None = None
     why_no_images: str | None = None
+    passes: Passes = Passes.PACKED
 
 
 @dataclass(slots=True)
@@ -99,7 +101,7 @@ def load_model(spec: ModelSpec, weights: WeightsStore, on_progress: Progress) ->
     began = time.perf_counter()
     leave_out_imports()
     device, dtype = choose_placement(spec)
-    kernel = resolve_attention(spec.attention)
+    asked_kernel = resolve_attention(spec.attention)
     if spec.quantization is not None:
         check_quantization(spec.quantization, device)
     if spec.max_running is not None and spec.max_running < 1:
@@ -111,8 +113,10 @@ def load_model(spec: ModelSpec, weights: WeightsStore, on_progress: Progress) ->
     job = _Job(folder, files, device, dtype, spec.quantization, on_progress, meter, weights.allow_remote_code)
     with one_sentence(folder):
         model, tokenizer = _load(job, spec)
+        kernel, kernel_notes = describe.kernel(model, asked_kernel)
         shape = describe.cache_shape(model, job.dtype, device, kernel)
         modalities = describe.modalities(model.config)
+        context_length, context_notes = describe.context_length(model.config, spec.context_length)
         info = ModelInfo(
             architecture=type(model).__name__,
             num_parameters=job.num_parameters,
@@ -120,18 +124,19 @@ def load_model(spec: ModelSpec, weights: WeightsStore, on_progress: Progress) ->
             dtype=str(job.dtype).removeprefix("torch."),
             device=str(device),
             vocab_size=job.vocab_size,
-            context_length=describe.context_length(model.config, spec.context_length),
+            context_length=context_length,
             cache_bytes_per_token=shape.bytes_per_token,
             loaded_s=time.perf_counter() - began,
             revision=acquired.revision,
             quantization=job.quantization,
             read_bytes_per_s=meter.bytes_per_s,
-            notes=(*fetched.warnings, *describe.notes(tokenizer, job.layers_left)),
+            notes=(*fetched.warnings, *describe.notes(tokenizer, job.layers_left), *kernel_notes, *context_notes),
             attention=kernel,
             modalities=modalities,
         )
         vision, why_no_images = _read_vision(job, model, tokenizer) if Modality.IMAGES in modalities else (None, None)
-        if job.quantization is None and can_pack(device, job.dtype):
+        # A model that keeps a state runs each request by itself, and reads some weights without their layers.
+        if job.quantization is None and can_pack(device, job.dtype) and not model._is_stateful:
             pack_linears(model)
     ends = describe.end_ids(model, tokenizer)
     name = spec.name or acquired.name
@@ -228,7 +233,6 @@ def _read_model(job: _Job, config: Any) -> Any:
             str(job.folder),
             dtype="auto" if job.is_read_whole else job.dtype,
             device_map={"": str(job.device)} if is_direct else None,
-            attn_implementation="sdpa",
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=job.may_run_code,

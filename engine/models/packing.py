@@ -112,6 +112,15 @@ class PackedProduct:
             self._parts, self._rows = (), None  # the last sibling has its part: nothing is held between layers
         return part
 
+    def weight(self, index: int) -> torch.Tensor:
+        """The weight of layer `index`, unpacked anew: (out features, in features)."""
+        weights: tuple[torch.Tensor, ...] = self._packed.to_dense().split(self.sizes)
+        return weights[index]
+
+    def bias(self, index: int) -> torch.Tensor | None:
+        """The bias of layer `index`."""
+        return None if self._bias is None else self._bias.split(self.sizes)[index]
+
     def _multiply(self, rows: torch.Tensor) -> torch.Tensor:
         product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._packed, self._bias, "none", [], "")
         return product
@@ -124,6 +133,15 @@ class PackedLinear(nn.Module):
         super().__init__()
         self.in_features, self.out_features = product.in_features, product.sizes[index]
         self._product, self._index = product, index
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """For models that read a layer's weight beside calling it, as some routers' are: slow, so small ones only."""
+        return self._product.weight(self._index)
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        return self._product.bias(self._index)
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """(..., in features) to (..., out features)."""

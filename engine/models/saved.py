@@ -163,7 +163,7 @@ def load_saved(folder: Path, saved: SavedQuantization, device: torch.device, on_
     _check_place(saved, device)
     config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
     with accelerate.init_empty_weights(include_buffers=False):
-        model = auto_class(config).from_config(config, dtype=saved.dtype, attn_implementation="sdpa")
+        model = auto_class(config).from_config(config, dtype=saved.dtype)
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(str(folder))
     with safe_open(folder / _FILE, framework="pt") as file:

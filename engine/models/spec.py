@@ -22,6 +22,15 @@ class Modality(StrEnum):
     IMAGES = "images"
 
 
+class Passes(StrEnum):
+    """How the tokens of a step are run: all in one forward pass; each request's in its own; or so, and a prompt not in
+    chunks but whole, for a model that goes on from its state by single tokens only."""
+
+    PACKED = "packed"
+    SEPARATE = "separate"
+    WHOLE_PROMPTS = "whole prompts"
+
+
 class Scheme(StrEnum):
     """How weights, and in some schemes activations, are stored and multiplied."""
 

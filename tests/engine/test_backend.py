@@ -167,10 +167,10 @@ def test_load_start_and_answer(tiny_folder: Path, tmp_path: Path) -> None:
 def test_a_model_that_computes_something_else_is_refused(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(_loaded: LoadedModel) -> float:
+    def refuse(_loaded: LoadedModel) -> LoadedModel:
         raise WeightsError("X cannot be served by this engine")
 
-    monkeypatch.setattr("engine.backend.check_parity", refuse)
+    monkeypatch.setattr("engine.backend.choose_forward", refuse)
     backend = LocalBackend(Settings(home=tmp_path), FakeClock())
     with pytest.raises(WeightsError, match="cannot be served"):
         backend.load(ModelSpec(str(tiny_folder), device="cpu"), lambda _stage, _fraction: None)

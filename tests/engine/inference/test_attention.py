@@ -43,6 +43,8 @@ def _reference(
     scale: float,
     window: int | None,
     wholes: tuple[Stretch, ...] = (),
+    softcap: float | None = None,
+    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Attention by its definition, in double precision; (1, tokens, heads, head dim)."""
     num_tokens, groups = query.shape[2], query.shape[1] // key.shape[1]
@@ -55,8 +57,14 @@ def _reference(
         is_seen |= is_in[:, None] & is_in[None, :]
     if window is not None:
         is_seen &= distance < window
-    scores = (query.double() @ keys.transpose(-1, -2) * scale).masked_fill(~is_seen, -math.inf)
-    return (scores.softmax(-1) @ values).transpose(1, 2).float()
+    scores = query.double() @ keys.transpose(-1, -2) * scale
+    if softcap is not None:
+        scores = (scores / softcap).tanh() * softcap
+    weights = scores.masked_fill(~is_seen, -math.inf).exp()
+    total = weights.sum(-1, keepdim=True)
+    if sinks is not None:
+        total = total + sinks.double().exp()[None, :, None, None]
+    return (weights / total @ values).transpose(1, 2).float()
 
 
 def _run(
@@ -65,6 +73,7 @@ def _run(
     window: int | None = None,
     shape: CacheShape = _SHAPE,
     wholes: tuple[Stretch, ...] = (),
+    **extra: Any,
 ) -> torch.Tensor:
     query, key, value = inputs
     cache = SequenceCache(shape, 1)
@@ -75,7 +84,7 @@ def _run(
         batch = PackedBatch([Span(cache, 0, stop - start, start, wholes)])
         part = [tensor[:, :, start:stop] for tensor in (query, key, value)]
         output, weights = attend(
-            _MODULE, part[0], part[1], part[2], None, packed_batch=batch, scaling=0.3, sliding_window=window
+            _MODULE, part[0], part[1], part[2], None, packed_batch=batch, scaling=0.3, sliding_window=window, **extra
         )
         assert weights is None
         outputs.append(output)
@@ -125,6 +134,7 @@ def test_requests_in_one_batch_do_not_see_each_other() -> None:
         begin += length
     together, _ = attend(_MODULE, packed[0], packed[1], packed[2], None, packed_batch=PackedBatch(spans), scaling=0.3)
     assert torch.equal(together, torch.cat(alone, dim=1))
+    together.view(1, begin, -1)  # as some models do; others reshape
 
 
 def test_eager_attention_rounds_once() -> None:
@@ -180,11 +190,42 @@ def test_a_cache_that_grows_step_by_step_holds_everything(steps: list[int]) -> N
 def test_bytes_per_token() -> None:
     assert _SHAPE.bytes_per_token == 2 * 2 * 2 * 8 * 4
     cache = SequenceCache(_SHAPE, 64)
-    assert cache._data.nbytes == 64 * _SHAPE.bytes_per_token
+    assert cache._keys.nbytes + cache._values.nbytes == 64 * _SHAPE.bytes_per_token
 
 
-@pytest.mark.parametrize("extra", [{"softcap": 30.0}, {"s_aux": torch.zeros(4)}])
-def test_what_is_not_supported_is_refused(extra: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "config", [SimpleNamespace(sliding_window=5), SimpleNamespace(layer_types=["full_attention", "sliding_attention"])]
+)
+def test_a_window_that_is_not_handed_on_is_refused(config: SimpleNamespace) -> None:
+    module: Any = SimpleNamespace(layer_idx=1, config=config)
     batch = PackedBatch([Span(SequenceCache(_SHAPE, 4), 0, 4, 0)])
-    with pytest.raises(NotImplementedError, match="soft cap or sinks"):
-        attend(_MODULE, *_inputs(4), None, packed_batch=batch, **extra)
+    attend(module, *_inputs(4), None, packed_batch=batch, sliding_window=5)
+    with pytest.raises(NotImplementedError, match="how far they look back"):
+        attend(module, *_inputs(4), None, packed_batch=batch)
+
+
+_SINKS = torch.tensor([2.0, -1.0, 0.0, 4.0])
+
+
+@pytest.mark.parametrize("shape", [_SHAPE, _EAGER], ids=["sdpa", "eager"])
+@pytest.mark.parametrize("window", [None, 5])
+@pytest.mark.parametrize("cuts", [[], [7, 39]], ids=["one go", "3"])
+@pytest.mark.parametrize(("softcap", "sinks"), [(0.5, None), (None, _SINKS), (0.5, _SINKS)])
+def test_soft_caps_and_sinks_whatever_the_kernel(
+    softcap: float | None, sinks: torch.Tensor | None, cuts: list[int], window: int | None, shape: CacheShape
+) -> None:
+    inputs = _inputs(40)
+    expected = _reference(*inputs, 0.3, window, softcap, sinks)
+    found = _run(inputs, cuts, window, shape, softcap=softcap, s_aux=sinks)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(found, _reference(*inputs, 0.3, window), rtol=1e-2)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_values_of_another_width_than_keys(kernel: AttentionKernel) -> None:
+    narrow = replace(_SHAPE, value_dim=5, kernel=kernel)
+    assert narrow.bytes_per_token == 2 * 2 * (8 + 5) * 4
+    query, key, value = _inputs(150)
+    inputs = query, key, value[..., :5]
+    expected = _reference(*inputs, 0.3, None)
+    torch.testing.assert_close(_run(inputs, [7, 70], shape=narrow), expected, rtol=1e-4, atol=1e-5)

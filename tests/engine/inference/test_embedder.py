@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 import random
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ from engine.inference import attention
 from engine.inference import embedder as embedder_module
 from engine.inference.embedder import Embedder
 from engine.inference.embedding import EmbeddingJob, EmbeddingRequest, Pooling
+from engine.inference.forward import Part
 from engine.inference.request import Finished, FinishReason, Timing
 from engine.models.loader import LoadedModel
 from engine.scheduling.window import Window
@@ -115,13 +116,13 @@ def test_one_text_waits_for_the_window(bench: _Bench) -> None:
 
 
 def test_generation_gets_as_much_time_as_a_batch_took(bench: _Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    forward = bench.embedder._forward
+    hidden = bench.embedder._forward.hidden
 
-    def slow(*arguments: object) -> torch.Tensor:
+    def slow(parts: Sequence[Part]) -> torch.Tensor:
         bench.clock.advance(0.3)
-        return forward(*arguments)  # type: ignore[arg-type]
+        return hidden(parts)
 
-    monkeypatch.setattr(bench.embedder, "_forward", slow)
+    monkeypatch.setattr(bench.embedder._forward, "hidden", slow)
     first, second = bench.submit(_ids(64, 0)), bench.submit(_ids(64, 1))
     assert bench.step(is_generating=True) == 0.0
     assert first.outcome.done()
@@ -173,7 +174,7 @@ def test_the_queue_is_bounded(bench: _Bench, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_vectors_that_are_not_finite_are_an_error(bench: _Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench.embedder, "_forward", lambda *_: torch.full((1, 4), torch.nan))
+    monkeypatch.setattr(bench.embedder._forward, "hidden", lambda _: torch.full((1, 4), torch.nan))
     job = bench.submit([1])
     bench.clock.advance(1)
     bench.step()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from transformers import AttentionInterface
 
 from engine.errors import WeightsError
 from engine.inference import attention
-from engine.inference.parity import check_parity
+from engine.inference.forward import Packed
+from engine.inference.parity import check_parity, choose_forward, forward_of
+from engine.inference.separate_forward import OwnCache, Separate
 from engine.models.loader import LoadedModel, load_model
-from engine.models.spec import ModelSpec
+from engine.models.spec import ModelSpec, Passes
 from engine.weights.store import plain_weights
 
 Loader = Callable[..., LoadedModel]
@@ -50,42 +53,65 @@ def test_the_model_keeps_its_attention(load: Loader) -> None:
     assert loaded.model.config._attn_implementation == before
 
 
-def test_another_attention_is_refused(load: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model whose layers scale differently under our attention than under their own."""
-    loaded = load()
-    real = attention.attend
-
-    def scaled(module: torch.nn.Module, *tensors: Any, **options: Any) -> Any:
-        return real(module, *tensors, **{**options, "scaling": options["scaling"] * 1.5})
-
-    AttentionInterface.register(attention.NAME, scaled)
+@contextmanager
+def _attending(attend: Callable[..., Any]) -> Iterator[None]:
+    AttentionInterface.register(attention.NAME, attend)
     try:
-        with pytest.raises(WeightsError, match=r"LlamaForCausalLM cannot be served .* differ from the reference by"):
-            check_parity(loaded)
-    finally:
-        AttentionInterface.register(attention.NAME, real)
-
-
-def test_a_model_that_ignores_the_cache_is_refused(load: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model with attention of its own forgets the first chunk."""
-    loaded = load()
-    monkeypatch.setattr(loaded.model, "set_attn_implementation", lambda _name: None)
-    with pytest.raises(WeightsError, match="cannot be served"):
-        check_parity(loaded)
-
-
-def test_an_error_inside_becomes_a_sentence(load: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded = load()
-
-    def capped(*_: Any, **__: Any) -> Any:
-        raise NotImplementedError("attention with a soft cap or sinks is not supported")
-
-    AttentionInterface.register(attention.NAME, capped)
-    try:
-        with pytest.raises(WeightsError, match="cannot be served by this engine: attention with a soft cap"):
-            check_parity(loaded)
+        yield
     finally:
         AttentionInterface.register(attention.NAME, attention.attend)
+
+
+def _scaled(module: torch.nn.Module, *tensors: Any, **options: Any) -> Any:
+    return attention.attend(module, *tensors, **{**options, "scaling": options["scaling"] * 1.5})
+
+
+def _capped(*_: Any, **__: Any) -> Any:
+    raise NotImplementedError("attention with a twist is not supported.")
+
+
+@pytest.mark.parametrize(
+    ("attend", "why"), [(_scaled, "differ from the reference by"), (_capped, "attention with a twist is not supported")]
+)
+def test_what_cannot_be_packed_is_run_one_by_one(load: Loader, attend: Callable[..., Any], why: str) -> None:
+    with _attending(attend):
+        loaded = choose_forward(load())
+        with pytest.raises(WeightsError, match=f"LlamaForCausalLM cannot be served by this engine: .*{why}"):
+            check_parity(replace(loaded, passes=Passes.PACKED))
+        assert check_parity(loaded) < 1e-5
+    assert loaded.passes is Passes.SEPARATE
+    assert isinstance(forward_of(loaded), Separate)
+    (note,) = loaded.info.notes
+    assert note.startswith("Its requests are run one by one, not together: ")
+    assert why in note
+
+
+def test_what_can_be_packed_is(load: Loader) -> None:
+    loaded = load()
+    assert choose_forward(loaded) is loaded
+    assert isinstance(forward_of(loaded), Packed)
+
+
+def test_chunks_of_attention_are_not_packed_however_well_a_few_tokens_agree(load: Loader) -> None:
+    loaded = load()
+    loaded.model.config.layer_types = ["chunked_attention", "full_attention"]
+    loaded.model.config.attention_chunk_size = 8_192
+    assert check_parity(loaded) < 1e-5
+    assert "it has layers of chunked_attention" in choose_forward(loaded).info.notes[0]
+
+
+def test_a_model_that_keeps_requests_apart_in_no_way_is_refused(load: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model whose states are its own and not of a request: what runs beside it is seen."""
+    loaded = load()
+    shared: dict[str, Any] = {}
+
+    def forget(_: OwnCache, output: Any) -> None:
+        shared["past_key_values"] = output.past_key_values
+
+    monkeypatch.setattr(OwnCache, "take", forget)
+    monkeypatch.setattr(OwnCache, "arguments", shared)
+    with _attending(_capped), pytest.raises(WeightsError, match="cannot be served by this engine: its logits differ"):
+        choose_forward(loaded)
 
 
 def test_logits_that_are_not_numbers_are_refused(load: Loader) -> None:
@@ -93,4 +119,4 @@ def test_logits_that_are_not_numbers_are_refused(load: Loader) -> None:
     with torch.no_grad():
         loaded.model.model.norm.weight.fill_(float("nan"))
     with pytest.raises(WeightsError, match="differ from the reference by nan"):
-        check_parity(replace(loaded))
+        choose_forward(loaded)

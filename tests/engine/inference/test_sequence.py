@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 
-from engine.inference.attention import CacheShape
+from engine.inference.attention import CacheShape, SequenceCache
 from engine.inference.calls import CallReader
 from engine.inference.calls.formats import HERMES
 from engine.inference.request import Delta, Finished, FinishReason, Message, Request, SamplingParams, Timing, TokenInfo
@@ -15,6 +19,7 @@ from tests.fakes import byte_tokenizer
 
 _TOKENIZER = byte_tokenizer()
 _SHAPE = CacheShape(1, 1, 4, torch.float32, torch.device("cpu"))
+_FORWARD: Any = SimpleNamespace(new_cache=partial(SequenceCache, _SHAPE))
 _PROMPT = [5, 9, 5]
 
 
@@ -73,7 +78,7 @@ def test_a_stop_string_ends_the_answer_before_it() -> None:
 
 def test_finish_gives_what_was_held_back_and_frees_the_cache() -> None:
     sequence = _sequence(SamplingParams(stop=("bc",), seed=7), max_tokens=2)
-    sequence.cache_for(_SHAPE, 3)
+    sequence.cache_for(_FORWARD, 3)
     sequence.start(0.5)
     for letter in "ab":
         sequence.append(_token(letter), 1.0, is_end=False)
@@ -124,7 +129,7 @@ def test_prompt_set_is_empty_unless_it_is_needed() -> None:
 
 @pytest.mark.parametrize("length", [3, 64, 65, 1_000])
 def test_the_cache_has_room(length: int) -> None:
-    assert _sequence(max_tokens=2_000).cache_for(_SHAPE, length).capacity >= length
+    assert _sequence(max_tokens=2_000).cache_for(_FORWARD, length).capacity >= length
 
 
 def _spell(sequence: Sequence, text: str) -> list[FinishReason | None]:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from engine.models.architecture import parse_architecture
 from engine.models.attention_lines import attention_lines
+from engine.models.headers import tensor_info
 from engine.models.run_lines import Demand
 from engine.models.weight_lines import Kind, Placement
 from tests.engine.models.architectures import GPT_2, LLAMA_3_8B
@@ -34,3 +35,12 @@ def test_what_the_fused_kernel_writes_out_too_is_not_counted_again() -> None:
     float32 = replace(_GPU, dtype="float32")
     assert attention_lines(_LLAMA, float32, _DEMAND, 256, "eager") == ()
     assert attention_lines(parse_architecture(GPT_2), float32, Demand(1_024), 256, "eager")
+
+
+def test_soft_caps_and_sinks_are_computed_eagerly_whatever_was_asked() -> None:
+    capped = parse_architecture({**LLAMA_3_8B, "attn_logit_softcapping": 50.0})
+    sinks = parse_architecture(LLAMA_3_8B, [tensor_info("model.layers.0.self_attn.sinks", "BF16", (32,))])
+    for shape in (capped, sinks):
+        assert attention_lines(shape, _CPU, _DEMAND, 256, "sdpa") == attention_lines(
+            _LLAMA, _CPU, _DEMAND, 256, "eager"
+        )

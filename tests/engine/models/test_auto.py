@@ -24,7 +24,7 @@ from transformers import (
 from engine.backend import LocalBackend
 from engine.config import Settings
 from engine.errors import WeightsError
-from engine.inference.embedder import headless
+from engine.inference.forward import headless
 from engine.inference.image_parity import serve_images
 from engine.inference.parity import check_parity
 from engine.inference.request import Message, Request, SamplingParams, Timing

@@ -82,6 +82,17 @@ def test_siblings_may_be_called_in_any_order_on_any_rows(names: tuple[tuple[str,
                 torch.testing.assert_close(getattr(packed, name)(rows), expected, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("names", _SIBLINGS)
+@pytest.mark.parametrize("bias", [True, False])
+def test_weights_can_be_read_back(names: tuple[tuple[str, int], ...], bias: bool) -> None:
+    plain, packed = _layers(80, names, bias=bias)
+    for before, after in zip(plain.children(), packed.children(), strict=True):
+        assert isinstance(after, PackedLinear)
+        assert torch.equal(after.weight, before.weight)
+        assert (after.bias is None) is (before.bias is None)
+        assert before.bias is None or torch.equal(after.bias, before.bias)
+
+
 def test_all_plain_linears_are_replaced_and_nothing_else() -> None:
     class Special(nn.Linear):
         pass

@@ -1,0 +1,87 @@
+"""The seam between the step loop and what computes: tokens of many requests in, logits or hidden states out.
+
+`Packed` runs all of a step as one row of tokens with attention of our own (attention.py). `Separate`
+(separate_forward.py) runs the models that this cannot be done with. Which one a model has is chosen when it is loaded
+(parity.py), and nothing above this seam knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from engine.inference import attention
+from engine.inference.image_prompt import ImagePrompt
+from engine.models.loader import LoadedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one request adds to a step.
+
+    Attributes:
+        cache: of the request, as the same forward's `new_cache` gave it, with room for `past` and `token_ids`.
+        token_ids: its next tokens, to be run after the `past` ones that the cache holds.
+        images: those of the prompt they are of.
+        num_logits: of how many of its last tokens logits are wanted; 0 for a piece of a prompt that is not its last.
+    """
+
+    cache: Any
+    token_ids: Sequence[int]
+    past: int
+    images: ImagePrompt | None = None
+    num_logits: int = 1
+
+
+class Forward(Protocol):
+    """Runs the forward passes of one model, on one thread at a time. The caches hold the tokens of the parts
+    afterwards."""
+
+    def new_cache(self, num_tokens: int) -> Any:
+        """An empty cache of one request, with room for `num_tokens`. It has `reserve(length, limit)`; whoever has it
+        drops it by letting go of it."""
+
+    def logits(self, parts: Sequence[Part]) -> torch.Tensor:
+        """Of the last tokens of each part, as many as it wants, in their order, (number of them, vocab)."""
+
+    def hidden(self, parts: Sequence[Part]) -> torch.Tensor:
+        """After the last layer's norm, of all tokens of all parts, (tokens, width)."""
+
+
+class Packed:
+    """All parts in one pass of the model, as one row of tokens."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        attention.use(loaded.model, attention.NAME)
+        self._model = loaded.model
+        self._shape = loaded.cache_shape
+
+    def new_cache(self, num_tokens: int) -> attention.SequenceCache:
+        return attention.SequenceCache(self._shape, num_tokens)
+
+    def logits(self, parts: Sequence[Part]) -> torch.Tensor:
+        packed = attention.PackedInput()
+        wanted: list[int] = []
+        for part in parts:
+            packed.add(part.cache, part.token_ids, part.past, part.images)
+            wanted.extend(range(len(packed) - part.num_logits, len(packed)))
+        device = self._shape.device
+        kept = torch.tensor(wanted, dtype=torch.long, device=device)
+        logits: torch.Tensor = self._model(**packed.arguments(self._model, device), logits_to_keep=kept).logits[0]
+        return logits
+
+    def hidden(self, parts: Sequence[Part]) -> torch.Tensor:
+        packed = attention.PackedInput()
+        for part in parts:
+            packed.add(part.cache, part.token_ids, part.past)
+        model = headless(self._model)
+        hidden: torch.Tensor = model(**packed.arguments(model, self._shape.device)).last_hidden_state[0]
+        return hidden
+
+
+def headless(model: Any) -> Any:
+    """What gives hidden states instead of logits. Llama 4, with images or without, does not find its own."""
+    return model.base_model if model.base_model is not model else model.get_decoder().model
