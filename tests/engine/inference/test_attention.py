@@ -215,7 +215,7 @@ def test_soft_caps_and_sinks_whatever_the_kernel(
     softcap: float | None, sinks: torch.Tensor | None, cuts: list[int], window: int | None, shape: CacheShape
 ) -> None:
     inputs = _inputs(40)
-    expected = _reference(*inputs, 0.3, window, softcap, sinks)
+    expected = _reference(*inputs, 0.3, window, softcap=softcap, sinks=sinks)
     found = _run(inputs, cuts, window, shape, softcap=softcap, s_aux=sinks)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(found, _reference(*inputs, 0.3, window), rtol=1e-2)
