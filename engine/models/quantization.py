@@ -224,7 +224,7 @@ def _quantize_on_gpu(linear: nn.Linear, quantization: Quantization, inputs: Inpu
     weight = linear.weight.detach()
     smoothing = smoothing_factors(inputs.largest, weight).to(weight.dtype)
     linear.weight = nn.Parameter(weight * smoothing, requires_grad=False)
-    step = ((inputs.largest / smoothing.float()).amax() / 127).reshape(1, 1)
+    step = ((inputs.largest / smoothing.float()).amax() / 127).reshape(1, 1, 1)  # one for rows of (1, tokens, channels)
     granularity = [PerTensor(), _granularity(quantization)]
     if inputs.is_even:
         config = Int8StaticActivationInt8WeightConfig(

@@ -41,11 +41,15 @@ def test_no_hook_is_left_behind_when_the_callback_raises(plain: LoadedModel) -> 
 
 
 @pytest.mark.parametrize("granularity", [Granularity.CHANNEL, Granularity.TENSOR])
-def test_a_gpus_layer_takes_what_was_measured(plain: LoadedModel, granularity: Granularity) -> None:
-    """torchao's tensor multiplies on a CPU too, so that what calibration hands on is tried without a GPU."""
+@pytest.mark.parametrize("is_even", [True, False])
+def test_a_gpus_layer_takes_what_was_measured(plain: LoadedModel, granularity: Granularity, is_even: bool) -> None:
+    """torchao's tensor multiplies on a CPU too, so that what calibration hands on is tried without a GPU; inputs are as
+    models give them, (1, tokens, channels)."""
     inputs = measure_inputs(plain.model, plain.tokenizer, [_NAME], ["Hello", "What?"], lambda _done: None)[_NAME]
+    if is_even:
+        inputs.sum_of_rows = float(inputs.largest.amax()) * inputs.num_rows
     linear = nn.Linear(64, 96, bias=False, dtype=torch.bfloat16)
-    rows = torch.rand(3, 64).to(torch.bfloat16) * inputs.largest.to(torch.bfloat16)
+    rows = torch.rand(1, 3, 64).to(torch.bfloat16) * inputs.largest.to(torch.bfloat16)
     with torch.no_grad():
         expected = (rows @ linear.weight.T).float()
     _quantize_on_gpu(linear, Quantization(Scheme.INT8_STATIC, granularity), inputs)
