@@ -66,8 +66,8 @@ class LocalBackend:
     def mark_memory(self, spec: ModelSpec) -> int:
         return mark_memory(str(choose_placement(spec)[0]))
 
-    def measure(self, loaded: LoadedModel, mark_bytes: int | None) -> Measured:
-        return measure_loaded(loaded, mark_bytes=mark_bytes)
+    def measure(self, loaded: LoadedModel, runner: Runner, mark_bytes: int | None) -> Measured:
+        return measure_loaded(loaded, (runner.held_tokens,), mark_bytes)
 
     def start(self, loaded: LoadedModel, on_finish: Callable[[Sequence, Finished], None]) -> Runner:
         limits = choose_limits(loaded, self._settings)

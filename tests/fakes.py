@@ -291,7 +291,7 @@ class FakeBackend:
     def mark_memory(self, spec: ModelSpec) -> int:
         return 1_000
 
-    def measure(self, loaded: Any, mark_bytes: int | None) -> Measured:
+    def measure(self, loaded: Any, runner: Any, mark_bytes: int | None) -> Measured:
         grown = None if mark_bytes is None else 5_000 - mark_bytes
         return Measured(FAKE_INFO.device, FAKE_INFO.weights_bytes, 0, 0, grown)
 

@@ -106,6 +106,8 @@ def show_instance_details(info: InstanceInfo, now_s: float) -> None:
             f"{format_count(info.stats.num_output_tokens)} tokens written in {format_count(info.stats.num_steps)} steps"
             f" · {format_count(info.num_restarts)} restarts · {use_text(info, now_s)}"
         )
+        if info.stats.passes is not None:
+            st.caption(f"Forward passes: {plain(info.stats.passes)}")
         if info.model is not None:
             st.caption(
                 prefixes_text(info.stats.prefixes, info.model.cache_bytes_per_token), help=_prefixes_help(info.stats)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.nn import functional
@@ -62,7 +62,8 @@ class CacheShape:
         return self.num_layers * self.num_kv_heads * sum(self.widths) * self.dtype.itemsize
 
 
-# Keys and values of some tokens, each (layers, kv heads, tokens, head dim).
+# Keys and values of some tokens, each (layers, kv heads, tokens, head dim); of a pool's (layers, tokens, kv heads, head
+# dim).
 KeysValues = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -107,6 +108,10 @@ class SequenceCache:
         self._keys[layer, :, start:stop] = keys
         self._values[layer, :, start:stop] = values
 
+    def batch(self, spans: Sequence[Span], image_rows: list[int], added: torch.Tensor | None) -> PackedBatch:
+        """See `Cache`."""
+        return PackedBatch(spans, image_rows, added)
+
     def copy(self, start: int, stop: int) -> KeysValues:
         """A copy of the tokens `start:stop`."""
         return self._keys[:, :, start:stop].clone(), self._values[:, :, start:stop].clone()
@@ -123,12 +128,47 @@ class SequenceCache:
         return self._keys[layer, :, start:stop].unsqueeze(0), self._values[layer, :, start:stop].unsqueeze(0)
 
 
+class Cache(Protocol):
+    """Keys and values of one request, `length` tokens of them."""
+
+    length: int
+
+    def batch(self, spans: Sequence[Span], image_rows: list[int], added: torch.Tensor | None) -> Batch:
+        """What the layers of one forward pass are handed; the caches of all spans are of this kind."""
+
+
+class Batch(Protocol):
+    """Attention of one forward pass.
+
+    Attributes:
+        image_rows, added: which rows stand for images, and what is added there after each of the first layers,
+            (rows, layers, width), if anything is.
+    """
+
+    image_rows: list[int]
+    added: torch.Tensor | None
+
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float | None,
+        window: int | None,
+        only: Kernel | None,
+    ) -> torch.Tensor:
+        """Keep keys and values, (1, kv heads, rows, head dim), and attend with the query, (1, heads, rows, head dim): a
+        row sees its request's keys up to its own, of them the last `window` where there is one. `only` is the one
+        kernel that computes what the layer asks for, None where any does. Gives (1, rows, heads, head dim)."""
+
+
 @dataclass(slots=True)
 class Span:
     """Rows `begin:end` of the packed batch belong to one request, whose cache held `past` tokens before them. Among
     its tokens those of each of `wholes` see each other both ways."""
 
-    cache: SequenceCache
+    cache: Cache
     begin: int
     end: int
     past: int
@@ -137,10 +177,9 @@ class Span:
 
 @dataclass(slots=True)
 class PackedBatch:
-    """The spans of one forward pass, handed to every layer's attention; and which of its rows stand for images, with
-    what is added there after each of the first layers, (rows, layers, width), if anything is."""
+    """The spans of one forward pass, which every layer's attention goes through one by one."""
 
-    spans: list[Span]
+    spans: Sequence[Span]
     image_rows: list[int] = field(default_factory=list)
     added: torch.Tensor | None = None
     _masks: dict[_MaskKey, torch.Tensor] = field(default_factory=dict)
@@ -165,6 +204,22 @@ class PackedBatch:
             self._masks[key] = mask
         return self._masks[key]
 
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float | None,
+        window: int | None,
+        only: Kernel | None,
+    ) -> torch.Tensor:
+        """See `Batch`."""
+        outputs = [_attend_span(layer, span, self, query, key, value, scaling, window, only) for span in self.spans]
+        rows = [output.transpose(1, 2) for output in outputs]
+        packed = rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
+        return packed.contiguous()  # layers view it with its heads joined
+
 
 class PackedInput:
     """What one forward pass runs, collected request by request."""
@@ -180,7 +235,7 @@ class PackedInput:
         """Tokens so far."""
         return len(self._ids)
 
-    def add(self, cache: SequenceCache, token_ids: Sequence[int], past: int, images: ImagePrompt | None = None) -> None:
+    def add(self, cache: Cache, token_ids: Sequence[int], past: int, images: ImagePrompt | None = None) -> None:
         """Run `token_ids` after the `past` tokens that `cache` holds, and count them as held from now on. `images`
         are those of the prompt they are of."""
         begin, cache.length = len(self._ids), past + len(token_ids)
@@ -210,12 +265,12 @@ class PackedInput:
             "packed_batch": self._batch(),
         }
 
-    def _batch(self) -> PackedBatch:
-        if not self._features:
-            return PackedBatch(self._spans)
+    def _batch(self) -> Batch:
         rows = [row for rows, _ in self._features for row in rows]
-        added = torch.cat([values[:, 1:] for _, values in self._features])
-        return PackedBatch(self._spans, rows, added if added.shape[1] else None)
+        added = torch.cat([values[:, 1:] for _, values in self._features]) if rows else None
+        if added is not None and not added.shape[1]:
+            added = None
+        return self._spans[0].cache.batch(self._spans, rows, added)
 
     def _position_ids(self) -> torch.Tensor:
         plain = torch.tensor([self._positions])
@@ -240,7 +295,7 @@ def attend(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
-    packed_batch: PackedBatch | None = None,
+    packed_batch: Batch | None = None,
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
@@ -267,13 +322,7 @@ def attend(
     if sliding_window is None and _has_window(module, layer):
         raise NotImplementedError("its layers do not hand on how far they look back")
     only = None if softcap is None and s_aux is None else partial(_attend_eagerly, softcap=softcap, sinks=s_aux)
-    outputs = [
-        _attend_span(layer, span, packed_batch, query, key, value, scaling, sliding_window, only)
-        for span in packed_batch.spans
-    ]
-    rows = [output.transpose(1, 2) for output in outputs]
-    packed = rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
-    return packed.contiguous(), None  # layers view it with its heads joined
+    return packed_batch.attend(layer, query, key, value, scaling, sliding_window, only), None
 
 
 def _has_window(module: torch.nn.Module, layer: int) -> bool:
@@ -297,18 +346,19 @@ def _attend_span(
     window: int | None,
     only: Kernel | None,
 ) -> torch.Tensor:
-    """`only` is the one kernel that computes what the layer asks for; None where any does."""
-    begin, end, past = span.begin, span.end, span.past
+    cache, begin, end, past = span.cache, span.begin, span.end, span.past
+    if not isinstance(cache, SequenceCache):
+        raise TypeError(f"a cache of {type(cache).__name__} is not read span by span")
     num_queries, num_keys = end - begin, past + end - begin
-    span.cache.write(layer, past, key[0, :, begin:end], value[0, :, begin:end])
+    cache.write(layer, past, key[0, :, begin:end], value[0, :, begin:end])
     first = max(0, num_keys - window) if window is not None and num_queries == 1 else 0
-    keys, values = span.cache.read(layer, first, num_keys)
+    keys, values = cache.read(layer, first, num_keys)
     is_plain = past == 0 and not span.wholes and (window is None or num_keys <= window)
     mask = None
     if num_queries > 1 and not is_plain:
         mask = batch.mask(num_queries, num_keys, window, query.device, span.wholes)
     is_causal = num_queries > 1 and mask is None
-    kernel = only or span.cache.kernel
+    kernel = only or cache.kernel
     return kernel(query[:, :, begin:end], keys, values, mask, is_causal, scaling)
 
 
@@ -372,8 +422,15 @@ KERNELS: dict[AttentionKernel, Kernel] = {"sdpa": _attend_fused, "eager": _atten
 @contextmanager
 def used(model: Any, name: str) -> Iterator[None]:
     """Have `model` use the attention of that name (`NAME`, or transformers' own such as `sdpa`) within the block."""
+    with kept(model):
+        use(model, name)
+        yield
+
+
+@contextmanager
+def kept(model: Any) -> Iterator[None]:
+    """Whatever attention `model` is told to use within the block, have it use the one of before afterwards."""
     before = model.config._attn_implementation
-    use(model, name)
     try:
         yield
     finally:

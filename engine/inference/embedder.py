@@ -46,7 +46,7 @@ class _Text:
     def part(self, forward: Forward, num_tokens: int) -> Part:
         """Its next tokens. There is room for all of it: a text that is cut needs its earlier pieces."""
         if self._cache is None:
-            self._cache = forward.new_cache(len(self.token_ids))
+            self._cache = forward.new_cache(len(self.token_ids), len(self.token_ids))
         past = self.num_computed
         return Part(self._cache, self.token_ids[past : past + num_tokens], past)
 

@@ -1,8 +1,9 @@
 """The seam between the step loop and what computes: tokens of many requests in, logits or hidden states out.
 
-`Packed` runs all of a step as one row of tokens with attention of our own (attention.py). `Separate`
-(separate_forward.py) runs the models that this cannot be done with. Which one a model has is chosen when it is loaded
-(parity.py), and nothing above this seam knows.
+`Packed` runs all of a step as one row of tokens with attention of our own (attention.py); on a GPU `Pooled`
+(pooled_forward.py) does so with one kernel for all requests and CUDA graphs. `Separate` (separate_forward.py) runs the
+models that neither can be done with. Which one a model has is found out when it is loaded (parity.py), and nothing
+above this seam knows.
 """
 
 from __future__ import annotations
@@ -38,11 +39,26 @@ class Part:
 
 class Forward(Protocol):
     """Runs the forward passes of one model, on one thread at a time. The caches hold the tokens of the parts
-    afterwards."""
+    afterwards.
 
-    def new_cache(self, num_tokens: int) -> Any:
-        """An empty cache of one request, with room for `num_tokens`. It has `reserve(length, limit)`; whoever has it
-        drops it by letting go of it."""
+    Attributes:
+        held_tokens: of caches, for which memory is taken whether requests use it or not.
+        name: how it runs them, in words.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def held_tokens(self) -> int: ...
+
+    def new_cache(self, num_tokens: int, most: int) -> Any:
+        """An empty cache of one request, with room for `num_tokens` and, once asked, for `most`. It has
+        `reserve(length, limit)`; whoever has it drops it by letting go of it.
+
+        Raises:
+            torch.OutOfMemoryError: the device has no room for it.
+        """
 
     def logits(self, parts: Sequence[Part]) -> torch.Tensor:
         """Of the last tokens of each part, as many as it wants, in their order, (number of them, vocab)."""
@@ -59,7 +75,15 @@ class Packed:
         self._model = loaded.model
         self._shape = loaded.cache_shape
 
-    def new_cache(self, num_tokens: int) -> attention.SequenceCache:
+    @property
+    def name(self) -> str:
+        return "all requests in one pass, attention one by one"
+
+    @property
+    def held_tokens(self) -> int:
+        return 0
+
+    def new_cache(self, num_tokens: int, _most: int) -> attention.Cache:
         return attention.SequenceCache(self._shape, num_tokens)
 
     def logits(self, parts: Sequence[Part]) -> torch.Tensor:

@@ -8,6 +8,7 @@ of answering nonsense.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from itertools import pairwise
 
@@ -17,10 +18,15 @@ from transformers.cache_utils import get_layer_types_and_kwargs
 from engine.errors import WeightsError
 from engine.inference import attention
 from engine.inference.forward import Forward, Packed, Part
+from engine.inference.pool import why_not_pooled
+from engine.inference.pooled_forward import Pooled
 from engine.inference.separate_forward import Separate
 from engine.models.failures import first_line
 from engine.models.loader import LoadedModel
 from engine.models.spec import Passes, Scheme
+from engine.scheduling.admission import Limits
+
+_log = logging.getLogger(__name__)
 
 _NUM_TOKENS = 12
 _FIRST_CHUNK = 7
@@ -45,6 +51,24 @@ _MISFITS = (AttributeError, LookupError, NotImplementedError, TypeError, ValueEr
 def forward_of(loaded: LoadedModel) -> Forward:
     """What runs the forward passes of `loaded`, as it was chosen."""
     return Packed(loaded) if loaded.passes is Passes.PACKED else Separate(loaded)
+
+
+def forward_of_requests(loaded: LoadedModel, limits: Limits) -> Forward:
+    """What runs requests: as `forward_of`, but with one pool where FlashAttention can read it here and its logits are
+    right too. Where not, the log says why."""
+    if loaded.passes is not Passes.PACKED:
+        return forward_of(loaded)
+    why_not = why_not_pooled(loaded.cache_shape)
+    if why_not is None and loaded.vision is not None and loaded.vision.looks_ahead:
+        why_not = "the tokens of an image see each other both ways"
+    if why_not is None:
+        pooled = Pooled(loaded, limits)
+        why_not = _compare(loaded, pooled)[1]
+        if why_not is None:
+            return pooled
+    if loaded.cache_shape.device.type == "cuda":
+        _log.warning("%s runs without FlashAttention: %s", loaded.name, why_not)
+    return forward_of(loaded)
 
 
 def choose_forward(loaded: LoadedModel) -> LoadedModel:
@@ -94,15 +118,18 @@ def _why_not_packed(loaded: LoadedModel) -> str | None:
 
 
 @torch.inference_mode()
-def _compare(loaded: LoadedModel) -> tuple[float, str | None]:
-    """The distance, and why it cannot be run this way; the distance is infinite where it does not run at all."""
+def _compare(loaded: LoadedModel, forward: Forward | None = None) -> tuple[float, str | None]:
+    """The distance, and why it cannot be run this way (by `forward`, or what `forward_of` gives); the distance is
+    infinite where it does not run at all."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, loaded.info.vocab_size, (_NUM_TOKENS,), generator=generator).tolist()
     try:
         with attention.used(loaded.model, attention.REFERENCE):
             whole = torch.tensor([ids], device=loaded.cache_shape.device)
             reference = loaded.model(input_ids=whole, use_cache=False).logits[0]
-            ours = _chunked_logits(forward_of(loaded), ids, are_all_wanted=loaded.passes is not Passes.WHOLE_PROMPTS)
+        with attention.kept(loaded.model):
+            are_all_wanted = loaded.passes is not Passes.WHOLE_PROMPTS
+            ours = _chunked_logits(forward or forward_of(loaded), ids, are_all_wanted=are_all_wanted)
         distance = distance_between(ours, reference[len(reference) - len(ours) :])
     except _MISFITS as error:
         return float("inf"), first_line(error).rstrip(".:") or type(error).__name__
@@ -132,7 +159,7 @@ def _chunked_logits(forward: Forward, ids: list[int], *, are_all_wanted: bool) -
 
 
 def _chunks(forward: Forward, ids: list[int], *, are_all_wanted: bool) -> list[Part]:
-    cache = forward.new_cache(len(ids))
+    cache = forward.new_cache(len(ids), len(ids))
     chunks = [Part(cache, ids[start:stop], start, num_logits=stop - start) for start, stop in pairwise(_BORDERS)]
     return chunks if are_all_wanted else [replace(chunks[0], num_logits=0), *chunks[1:]]
 
@@ -142,7 +169,7 @@ def _state_notes(loaded: LoadedModel) -> tuple[str, ...]:
     """What a request holds however short it is: all that its cache has beyond what grows with a token."""
     with attention.used(loaded.model, attention.REFERENCE):
         forward = Separate(loaded)
-        cache = forward.new_cache(_FIRST_CHUNK + 1)
+        cache = forward.new_cache(_FIRST_CHUNK + 1, _FIRST_CHUNK + 1)
         forward.logits([Part(cache, range(_FIRST_CHUNK), 0)])
         first = cache.num_bytes
         forward.logits([Part(cache, [0], _FIRST_CHUNK)])

@@ -17,15 +17,14 @@ import torch
 
 from engine.clock import Clock
 from engine.errors import InstanceNotReadyError, InvalidRequestError, QueueFullError
+from engine.inference.choosing import choose
 from engine.inference.forward import Part
 from engine.inference.image_encoder import ImageEncoder
-from engine.inference.parity import forward_of
+from engine.inference.parity import forward_of_requests
 from engine.inference.prefixes import PrefixLimits, PrefixStore
 from engine.inference.request import Finished, FinishReason, TokenInfo
-from engine.inference.sampling import sample
 from engine.inference.sequence import Sequence
 from engine.inference.stats import RunnerStats, TokenRate
-from engine.inference.structured import GrammarError
 from engine.inference.text import token_text
 from engine.inference.waiting import RequestQueue
 from engine.latency.histogram import Histogram
@@ -53,7 +52,7 @@ class Runner:
     ) -> None:
         self.limits = limits
         self._loaded = loaded
-        self._compute = forward_of(loaded)
+        self._compute = forward_of_requests(loaded, limits)
         self._clock = clock
         self._on_finish = on_finish
         self._bell = threading.Condition()
@@ -179,7 +178,13 @@ class Runner:
             max_waiting_tokens=self.limits.max_waiting_tokens,
             start_gap_s=start_gap_s,
             prefixes=self._prefixes.stats(),
+            passes=self._compute.name,
         )
+
+    @property
+    def held_tokens(self) -> int:
+        """Tokens of cache for which memory is taken while nothing runs."""
+        return self._compute.held_tokens
 
     def requests(self) -> list[Sequence]:
         """The requests that are here now, for display."""
@@ -221,9 +226,20 @@ class Runner:
                 sequence.start(now)
                 self._running[request_id] = sequence
         for request_id in decision.admitted:
-            self._prefixes.lend(self._running[request_id], self._compute)
+            self._open_cache(self._running[request_id])
         reserved = sum(sequence.reserved_tokens for sequence in self._running.values())
-        self._prefixes.make_room(self.limits.cache_tokens - reserved)
+        self._prefixes.make_room(self.limits.cache_tokens - max(reserved, self._compute.held_tokens))
+
+    def _open_cache(self, sequence: Sequence) -> None:
+        """Give a request that starts its cache, with what is kept of its prompt's beginning; or end it where the device
+        has no room, which its limits did not foresee."""
+        try:
+            sequence.cache_for(self._compute, 1)
+            self._prefixes.lend(sequence, self._compute)
+        except torch.OutOfMemoryError:
+            needed = f"{sequence.reserved_tokens:,} tokens of KV cache"
+            why = f"the GPU has no room for the {needed} that this request may need: ask for fewer max_tokens, or lower"
+            self._end(sequence, FinishReason.ERROR, f"{why} CONSOLE_KV_CACHE_GIB")
 
     def _run(self, chunks: tuple[Chunk, ...]) -> None:
         """Compute the chunks, and deliver a token for each request that is due one."""
@@ -251,18 +267,9 @@ class Runner:
         return Part(cache, sequence.token_ids[past:stop], past, sequence.images, int(awaits_token))
 
     def _choose_tokens(self, sequences: list[Sequence], logits: torch.Tensor) -> None:
-        device = logits.device
-        for sequence, row in zip(sequences, logits, strict=True):
-            params = sequence.request.sampling
-            uniform = sequence.uniform() if params.temperature > 0 else 0.0
-            try:
-                allowed = sequence.allowed()
-                chosen = sample(row, params, sequence.prompt_set(device), sequence.output_counts, uniform, allowed)
-            except GrammarError as error:
-                self._end(sequence, FinishReason.ERROR, f"the answer's grammar is too complex to follow: {error}")
-                continue
-            except FloatingPointError as error:
-                self._end(sequence, FinishReason.ERROR, f"{error}: try float32, or load the model again")
+        for sequence, chosen in zip(sequences, choose(sequences, logits), strict=True):
+            if isinstance(chosen, str):
+                self._end(sequence, FinishReason.ERROR, chosen)
                 continue
             token = TokenInfo(
                 chosen.token_id,

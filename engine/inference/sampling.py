@@ -17,7 +17,7 @@ from engine.inference.request import SamplingParams
 # Enough for nearly every nucleus; the full sort behind it costs ten times as much.
 _NUCLEUS_CANDIDATES = 512
 # A smaller divisor would be zero in float32, and 0 / 0 is no probability.
-_LEAST_TEMPERATURE = float(torch.finfo(torch.float32).tiny)
+LEAST_TEMPERATURE = float(torch.finfo(torch.float32).tiny)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def apply_bias(row: torch.Tensor, params: SamplingParams) -> torch.Tensor:
 def draw(row: torch.Tensor, params: SamplingParams, uniform: float) -> int:
     """Draw from the filtered distribution by inverting its cumulative sum in id order (in double precision, so
     that the sum over a large vocabulary keeps the small probabilities)."""
-    temperature = max(params.temperature, _LEAST_TEMPERATURE)
+    temperature = max(params.temperature, LEAST_TEMPERATURE)
     probabilities = torch.softmax((row - row.max()) / temperature, dim=-1)
     kept = keep_mask(probabilities, params)
     if kept is not None:

@@ -71,7 +71,15 @@ class Separate:
         self._base_names = _argument_names(self._base)
         self._are_prompts_whole = loaded.passes is Passes.WHOLE_PROMPTS
 
-    def new_cache(self, _num_tokens: int) -> OwnCache:
+    @property
+    def name(self) -> str:
+        return "requests one by one"
+
+    @property
+    def held_tokens(self) -> int:
+        return 0
+
+    def new_cache(self, _num_tokens: int, _most: int) -> OwnCache:
         if not self._model._supports_default_dynamic_cache():
             return OwnCache({})
         name = next((name for name in _CACHE_NAMES if name in self._names), _CACHE_NAMES[0])

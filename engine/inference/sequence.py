@@ -109,7 +109,7 @@ class Sequence:
         """This request's cache, as `forward` makes them, with room for `length` tokens."""
         if self._cache is None:
             first = self.num_prompt_tokens + min(self.max_tokens, _FIRST_ANSWER_TOKENS)
-            self._cache = forward.new_cache(first)
+            self._cache = forward.new_cache(first, self.reserved_tokens)
         self._cache.reserve(length, self.reserved_tokens)
         return self._cache
 

@@ -35,7 +35,7 @@ class PrefixStats:
 class RunnerStats:
     """One reading. `held_back` says why the first waiting request does not start, None when nobody waits;
     `max_waiting_tokens` is None where prompts that wait are not bounded, `start_gap_s` where no request started
-    lately, `prefixes` where no beginnings of prompts are kept."""
+    lately, `prefixes` where no beginnings of prompts are kept. `passes` says in words how forward passes are run."""
 
     num_running: int
     num_waiting: int
@@ -51,6 +51,7 @@ class RunnerStats:
     max_waiting_tokens: int | None = None
     start_gap_s: float | None = None
     prefixes: PrefixStats | None = None
+    passes: str | None = None
 
 
 class TokenRate:

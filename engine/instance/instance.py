@@ -322,7 +322,7 @@ class Instance:
             logger.exception("warming up %s failed", self._label)
             return f"the warm-up failed: {type(error).__name__}: {error}"
         if self._memory is None and self._memory_watch is not None:
-            self._memory = self._memory_watch.read(backend, loaded, self.spec)
+            self._memory = self._memory_watch.read(backend, loaded, runner, self.spec)
         worker = Worker(self.name, self._label, runner, embedder, self._stopping)
         self._service = _Service(backend, loaded, runner, embedder)
         worker.start()

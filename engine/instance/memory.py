@@ -19,6 +19,7 @@ from engine.models.plan import MemoryPlan
 from engine.models.spec import ModelSpec
 
 if TYPE_CHECKING:
+    from engine.inference.runner import Runner
     from engine.models.loader import LoadedModel
 
 logger = logging.getLogger(__name__)
@@ -52,17 +53,17 @@ class MemoryWatch:
         self._seen = self._witness()
         self._mark_bytes = backend.mark_memory(spec)
 
-    def read(self, backend: Backend, loaded: LoadedModel, spec: ModelSpec) -> MemoryReading | None:
+    def read(self, backend: Backend, loaded: LoadedModel, runner: Runner, spec: ModelSpec) -> MemoryReading | None:
         """After the warm-up. None, and a line in the log, where measuring fails: that is no reason not to serve."""
         try:
-            return self._read(backend, loaded, spec)
+            return self._read(backend, loaded, runner, spec)
         except Exception:
             logger.exception("the memory of %s could not be measured", spec.name)
             return None
 
-    def _read(self, backend: Backend, loaded: LoadedModel, spec: ModelSpec) -> MemoryReading:
+    def _read(self, backend: Backend, loaded: LoadedModel, runner: Runner, spec: ModelSpec) -> MemoryReading:
         was_alone = self._is_alone()
-        measured = backend.measure(loaded, self._mark_bytes)
+        measured = backend.measure(loaded, runner, self._mark_bytes)
         untold = []
         if not (was_alone and self._is_alone()):
             measured = replace(measured, process_bytes=None)

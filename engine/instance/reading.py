@@ -84,8 +84,8 @@ class Backend(Protocol):
     def mark_memory(self, spec: ModelSpec) -> int:
         """Bytes that this process holds now on the device that `spec` asks for; WeightsError where it is not there."""
 
-    def measure(self, loaded: LoadedModel, mark_bytes: int | None) -> Measured:
-        """What the model holds while it runs nothing, and the growth since `mark_memory` where that is given."""
+    def measure(self, loaded: LoadedModel, runner: Runner, mark_bytes: int | None) -> Measured:
+        """What model and runner hold while they run nothing, and the growth since `mark_memory` where that is given."""
 
     def start(self, loaded: LoadedModel, on_finish: Callable[[Sequence, Finished], None]) -> Runner:
         """A fresh runner over the model."""

@@ -80,11 +80,11 @@ def meaning(row: Comparison) -> str:
 
 def compare_at_rest(plan: MemoryPlan, measured: Measured) -> tuple[Comparison, ...]:
     """Planned beside measured of an instance that runs nothing: its weights, and all that the process grew by, where
-    that was measured. On a GPU torch's allocator sees tensors alone."""
+    that was measured. On a GPU torch's allocator sees tensors alone, a pool of caches among them."""
     rows = [Comparison(WEIGHTS, plan.weights_bytes, measured.weights_bytes)]
     if measured.process_bytes is not None:
-        runtime = RUNTIME_BYTES if plan.placement.is_cpu else 0
-        rows.append(Comparison(PROCESS, plan.weights_bytes + runtime, measured.process_bytes))
+        rest = (RUNTIME_BYTES if plan.placement.is_cpu else 0) + planned_cache_bytes(plan, measured.cache_tokens)
+        rows.append(Comparison(PROCESS, plan.weights_bytes + rest, measured.process_bytes))
     return tuple(rows)
 
 

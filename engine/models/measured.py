@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from engine.inference.attention import SequenceCache
 from engine.models.bitsandbytes import scale_bytes
 from engine.models.comparison import Measured
 from engine.models.loader import LoadedModel
@@ -25,20 +24,18 @@ def mark_memory(device: str) -> int:
     return torch.cuda.memory_allocated(torch.device(device))
 
 
-def measure_loaded(
-    loaded: LoadedModel, caches: Iterable[SequenceCache] = (), mark_bytes: int | None = None
-) -> Measured:
-    """Measure `loaded`, the caches of its running requests, and the growth since `mark_bytes`, which `mark_memory`
+def measure_loaded(loaded: LoadedModel, capacities: Iterable[int] = (), mark_bytes: int | None = None) -> Measured:
+    """Measure `loaded`, its caches of so many tokens each, and the growth since `mark_bytes`, which `mark_memory`
     gave before loading. On a CPU pages count from their first use: measure after the first answers."""
     device = str(loaded.cache_shape.device)
-    capacities = [cache.capacity for cache in caches]
+    cache_tokens = sum(capacities)
     blocks = list(_storages(loaded.model))
     grown = None if mark_bytes is None else mark_memory(device) - mark_bytes + mapped_bytes(blocks)
     return Measured(
         device=device,
         weights_bytes=sum(size for _, size in blocks),
-        cache_tokens=sum(capacities),
-        cache_bytes=sum(capacities) * loaded.cache_shape.bytes_per_token,
+        cache_tokens=cache_tokens,
+        cache_bytes=cache_tokens * loaded.cache_shape.bytes_per_token,
         process_bytes=grown,
     )
 

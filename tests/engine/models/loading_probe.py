@@ -46,7 +46,7 @@ def main(spec: ModelSpec, demand: Demand, weights: Path, tiny: Path) -> dict[str
         loaded = load_model(spec, cache, _ignore)
     _touch(loaded)
     caches = [_fill(loaded, demand.context_tokens) for _ in range(demand.concurrency)]
-    measured = measure_loaded(loaded, caches, mark)
+    measured = measure_loaded(loaded, [cache.capacity for cache in caches], mark)
     return {
         "num_parameters": [plan.num_parameters, loaded.info.num_parameters],
         "cache_bytes": [plan.cache_bytes, measured.cache_bytes],

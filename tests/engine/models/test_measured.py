@@ -45,7 +45,7 @@ def test_every_tensor_is_predicted_exactly(tmp_path: Path, dtype: str, is_tied: 
     loaded = load_model(spec, plain_weights(tmp_path / "weights"), lambda _stage, _fraction: None)
     plan = _plan(folder, dtype)
     caches = [SequenceCache(loaded.cache_shape, 100) for _ in range(3)]
-    measured = measure_loaded(loaded, caches)
+    measured = measure_loaded(loaded, [cache.capacity for cache in caches])
     assert plan.num_parameters == loaded.info.num_parameters
     assert plan.cache_bytes_per_token == loaded.info.cache_bytes_per_token
     assert plan.cache_bytes == measured.cache_bytes
@@ -77,7 +77,7 @@ def test_what_a_checkpoint_quantized_with_torchao_takes(tiny_folder: Path, tmp_p
 
 def test_rows_of_the_comparison(tiny: LoadedModel, tiny_folder: Path) -> None:
     plan = _plan(tiny_folder, "float32")
-    rows = compare(plan, measure_loaded(tiny, [SequenceCache(tiny.cache_shape, 64)]))
+    rows = compare(plan, measure_loaded(tiny, [SequenceCache(tiny.cache_shape, 64).capacity]))
     assert [row.what for row in rows] == ["weights", "KV cache", "weights and KV cache"]
     assert rows[1].predicted_bytes == rows[1].measured_bytes == 64 * tiny.cache_shape.bytes_per_token
     grown = compare(plan, Measured("cpu", 1_000, 0, 0, 2_000))
