@@ -106,14 +106,15 @@ class KvPool:
         self._compact()
 
     def _grow(self, num_tokens: int) -> None:
-        """One layer after the other, so that no more than one of them is there twice."""
+        """One layer after the other, so that no more than one of them is there twice. Where the device has no room for
+        one, those before it stay larger than they need to be."""
+        self.version += 1
         size = min(self._max_tokens, max(num_tokens, 2 * self.regions.size))
         for index, old in enumerate(self.layers):
             grown = self._allocate(size)
             grown[:, : old.shape[1]] = old
             self.layers[index] = grown
         self.regions.size = size
-        self.version += 1
 
     def _compact(self) -> None:
         for move in self.regions.compact():

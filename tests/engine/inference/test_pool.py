@@ -38,6 +38,28 @@ def test_a_pool_that_grows_and_is_compacted_keeps_what_it_holds() -> None:
         assert _holds(cache, noise)
 
 
+def test_a_device_without_room_for_a_larger_pool_leaves_it_usable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first layer has moved by then, which whoever knows where the layers are must see."""
+    pool = KvPool(_SHAPE, max_tokens=200, first_tokens=32)
+    cache, noise = _filled(pool, 20, 0)
+    allocate, sizes = pool._allocate, []
+
+    def allocate_one(num_tokens: int) -> torch.Tensor:
+        sizes.append(num_tokens)
+        if len(sizes) == 2:
+            raise torch.OutOfMemoryError("no room")
+        return allocate(num_tokens)
+
+    monkeypatch.setattr(pool, "_allocate", allocate_one)
+    with pytest.raises(torch.OutOfMemoryError):
+        pool.open(40)
+    assert pool.version == 1
+    assert pool.open(12).capacity == 12
+    assert _holds(cache, noise)
+    assert pool.open(40).capacity == 40
+    assert _holds(cache, noise)
+
+
 def test_the_pool_has_a_region_back_once_nobody_holds_its_cache() -> None:
     pool = KvPool(_SHAPE, max_tokens=64, first_tokens=64)
     cache = pool.open(40)
