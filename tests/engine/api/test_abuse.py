@@ -141,6 +141,8 @@ def test_ten_thousand_connections_that_open_and_drop(server: _Server) -> None:
         elif number % 10 == 2:
             connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: c\r\nContent-Length: 99\r\n\r\n{")
         _drop(connection)
+    # A connection of its own, so that all that were made before it are accepted by then.
+    assert httpx.get(f"http://127.0.0.1:{server.port}/healthz", timeout=60).status_code == 200
     wait_until(lambda: server.num_requests() == 0)
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +18,7 @@ from tests.fakes import byte_tokenizer
 
 _TOKENIZER = byte_tokenizer()
 _SHAPE = CacheShape(1, 1, 4, torch.float32, torch.device("cpu"))
-_FORWARD: Any = SimpleNamespace(new_cache=partial(SequenceCache, _SHAPE))
+_FORWARD: Any = SimpleNamespace(new_cache=lambda num_tokens, _most: SequenceCache(_SHAPE, num_tokens))
 _PROMPT = [5, 9, 5]
 
 

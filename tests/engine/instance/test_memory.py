@@ -22,6 +22,7 @@ from tests.fakes import FakeBackend, FakeLoaded, wait_until
 
 _SPEC = ModelSpec("m", "m", device="cpu")
 _LOADED: Any = FakeLoaded("m")
+_RUNNER: Any = None
 _CONFIG = {
     "model_type": "llama",
     "hidden_size": 64,
@@ -50,7 +51,7 @@ def _watch(
 def test_planned_beside_measured() -> None:
     watch, backend = _watch(), FakeBackend()
     watch.mark(backend, _SPEC)
-    reading = watch.read(backend, _LOADED, _SPEC)
+    reading = watch.read(backend, _LOADED, _RUNNER, _SPEC)
     assert reading is not None
     assert reading.untold == ()
     assert reading.rows == (
@@ -63,7 +64,7 @@ def test_growth_is_not_told_where_others_did_something_meanwhile() -> None:
     seen, backend = iter([0, 1, 1]), FakeBackend()
     watch = _watch(witness=lambda: next(seen))
     watch.mark(backend, _SPEC)
-    reading = watch.read(backend, _LOADED, _SPEC)
+    reading = watch.read(backend, _LOADED, _RUNNER, _SPEC)
     assert reading is not None
     assert reading.measured.process_bytes is None
     assert [row.what for row in reading.rows] == ["weights"]
@@ -75,7 +76,7 @@ def test_growth_is_not_told_while_another_one_loads() -> None:
     watch = _watch(lock=lock)
     watch.mark(backend, _SPEC)
     with lock:
-        reading = watch.read(backend, _LOADED, _SPEC)
+        reading = watch.read(backend, _LOADED, _RUNNER, _SPEC)
     assert reading is not None
     assert reading.measured.process_bytes is None
     assert not lock.locked()
@@ -88,7 +89,7 @@ def test_without_a_plan_what_was_measured_is_told() -> None:
     for plan, reason in ((None, "makes no plans"), (refuse, "its headers cannot be read")):
         watch, backend = _watch(plan), FakeBackend()
         watch.mark(backend, _SPEC)
-        reading = watch.read(backend, _LOADED, _SPEC)
+        reading = watch.read(backend, _LOADED, _RUNNER, _SPEC)
         assert reading is not None
         assert (reading.measured.process_bytes, reading.rows) == (4_000, ())
         assert reason in reading.untold[0]
@@ -103,7 +104,7 @@ def test_a_reading_that_fails_is_logged_and_no_more(
     watch, backend = _watch(), FakeBackend()
     watch.mark(backend, _SPEC)
     monkeypatch.setattr(backend, "measure", fail)
-    assert watch.read(backend, _LOADED, _SPEC) is None
+    assert watch.read(backend, _LOADED, _RUNNER, _SPEC) is None
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
     assert "no such counter" in caplog.text
 
