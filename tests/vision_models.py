@@ -35,6 +35,16 @@ _TEXT: dict[str, Any] = {
     "initializer_range": 0.15,
     "bos_token_id": None,
 }
+# Of a tower that is shown 16 pixels a side at a time.
+_TILE_VISION: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 16,
+    "patch_size": 4,
+    "initializer_range": 0.15,
+}
 _SECTIONS = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 3, 3], "partial_rotary_factor": 1.0}
 
 
@@ -94,19 +104,9 @@ def save_tiny_llava(folder: Path) -> Path:
     from transformers import CLIPImageProcessorPil, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
     tokenizer = _tokenizer(_LLAVA_TEMPLATE)
-    vision = {
-        "model_type": "clip_vision_model",
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "image_size": 16,
-        "patch_size": 4,
-        "initializer_range": 0.15,
-    }
     config = LlavaConfig(
         text_config={**_TEXT, **_ends(tokenizer), "model_type": "llama"},
-        vision_config=vision,
+        vision_config={**_TILE_VISION, "model_type": "clip_vision_model"},
         image_token_index=tokenizer.convert_tokens_to_ids("<|image|>"),
         vision_feature_layer=-1,
     )
@@ -204,17 +204,8 @@ def save_tiny_idefics(folder: Path, kind: str = "Idefics3") -> Path:
     marks = ("<image>", "<fake_token_around_image>", "<end_of_utterance>", "<global-img>")
     tokenizer = _tokenizer(_LLAVA_TEMPLATE, marks)
     text = {**_TEXT, **_ends(tokenizer), "model_type": "llama"}
-    vision = {
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "image_size": 16,
-        "patch_size": 4,
-        "initializer_range": 0.15,
-    }
     config = getattr(transformers, f"{kind}Config")(
-        text_config=text, vision_config=vision, image_token_id=tokenizer.convert_tokens_to_ids("<image>")
+        text_config=text, vision_config={**_TILE_VISION}, image_token_id=tokenizer.convert_tokens_to_ids("<image>")
     )
     images = Idefics3ImageProcessorPil(size={"longest_edge": 48}, max_image_size={"longest_edge": 16})
     processor = transformers.Idefics3Processor(images, tokenizer, image_seq_len=4)

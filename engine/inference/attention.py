@@ -136,6 +136,12 @@ class Cache(Protocol):
     def batch(self, spans: Sequence[Span], image_rows: list[int], added: torch.Tensor | None) -> Batch:
         """What the layers of one forward pass are handed; the caches of all spans are of this kind."""
 
+    def copy(self, start: int, stop: int) -> KeysValues:
+        """A copy of the tokens `start:stop`."""
+
+    def put(self, start: int, copied: KeysValues) -> None:
+        """Put what `copy` gave at `start`, for which there is room, and hold what is before its end."""
+
 
 class Batch(Protocol):
     """Attention of one forward pass.

@@ -14,13 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from engine.inference.request import SamplingParams
-from engine.inference.sampling import (
-    LEAST_TEMPERATURE,
-    Sampled,
-    apply_bias,
-    apply_penalties,
-    sample,
-)
+from engine.inference.sampling import LEAST_TEMPERATURE, Sampled, sample, shape_row
 
 # Of a float32 that is at most 1.0, the bits that may be set.
 _BITS_UP_TO_ONE = 30
@@ -44,9 +38,12 @@ class Wish:
         return not (has_penalty or params.logit_bias or self.allowed is not None)
 
     def shape(self, row: torch.Tensor) -> torch.Tensor:
-        """Penalties, bias and grammar."""
-        row = apply_bias(apply_penalties(row, self.params, self.prompt_ids, self.output_counts), self.params)
-        return row if self.allowed is None else torch.where(self.allowed.to(row.device), row, -torch.inf)
+        """`sampling.shape_row` with it."""
+        return shape_row(row, self.params, self.prompt_ids, self.output_counts, self.allowed)
+
+    def sample(self, row: torch.Tensor) -> Sampled:
+        """`sampling.sample` with it."""
+        return sample(row, self.params, self.prompt_ids, self.output_counts, self.uniform, self.allowed)
 
 
 def sample_batch(logits: torch.Tensor, wishes: Sequence[Wish]) -> list[Sampled | FloatingPointError]:
@@ -69,7 +66,7 @@ def sample_batch(logits: torch.Tensor, wishes: Sequence[Wish]) -> list[Sampled |
 
 def _why_not(row: torch.Tensor, wish: Wish) -> FloatingPointError:
     try:
-        sample(row, wish.params, wish.prompt_ids, wish.output_counts, wish.uniform, wish.allowed)
+        wish.sample(row)
     except FloatingPointError as error:
         return error
     raise RuntimeError("a row that is not finite in its batch is finite by itself")

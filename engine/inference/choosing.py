@@ -8,7 +8,7 @@ from collections.abc import Sequence as Row
 import torch
 
 from engine.inference.batch_sampling import Wish, sample_batch
-from engine.inference.sampling import Sampled, sample
+from engine.inference.sampling import Sampled
 from engine.inference.sequence import Sequence
 from engine.inference.structured import GrammarError
 
@@ -44,7 +44,7 @@ def _wish(sequence: Sequence, device: torch.device) -> Wish | str:
 
 def _sample(row: torch.Tensor, wish: Wish) -> Sampled | str:
     try:
-        return sample(row, wish.params, wish.prompt_ids, wish.output_counts, wish.uniform, wish.allowed)
+        return wish.sample(row)
     except FloatingPointError as error:
         return _not_finite(error)
 

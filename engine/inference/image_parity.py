@@ -17,8 +17,9 @@ from PIL import Image
 
 from engine.errors import ConsoleError
 from engine.inference import attention
+from engine.inference.forward import Part
 from engine.inference.image_prompt import ImagePrompt
-from engine.inference.parity import distance_between, tolerance_of
+from engine.inference.parity import distance_between, forward_of, tolerance_of
 from engine.inference.prompt import render_turns
 from engine.inference.vision import Vision
 from engine.models.failures import first_line
@@ -100,15 +101,12 @@ def _own_logits(loaded: LoadedModel, vision: Vision, text: str, picture: Image.I
 
 
 def _our_logits(loaded: LoadedModel, vision: Vision, images: ImagePrompt) -> torch.Tensor:
-    device, ids = loaded.cache_shape.device, images.token_ids
-    cache = attention.SequenceCache(loaded.cache_shape, len(ids))
+    ids = images.token_ids
     while (pixels := images.next_pixels) is not None:
-        images.put(vision.encode(pixels, device))
+        images.put(vision.encode(pixels, loaded.cache_shape.device))
     borders = sorted({0, *images.cuts, len(ids) - 1, len(ids)})
-    pieces = []
-    with attention.used(loaded.model, attention.NAME):
-        for start, stop in pairwise(borders):
-            packed = attention.PackedInput()
-            packed.add(cache, ids[start:stop], start, images)
-            pieces.append(loaded.model(**packed.arguments(loaded.model, device)).logits[0])
-    return torch.cat(pieces)
+    with attention.kept(loaded.model):
+        forward = forward_of(loaded)
+        cache = forward.new_cache(len(ids), len(ids))
+        chunks = [Part(cache, ids[start:stop], start, images, stop - start) for start, stop in pairwise(borders)]
+        return torch.cat([forward.logits([chunk]) for chunk in chunks])

@@ -45,12 +45,12 @@ class Pooled(Packed):
         return self._pool.open(most)
 
     def logits(self, parts: Sequence[Part]) -> torch.Tensor:
-        rows = [_row(part) for part in parts if len(part.token_ids) == part.num_logits == 1]
-        if len(rows) < len(parts) or not self._has_graphs(len(rows)):
+        writes_one_each = all(len(part.token_ids) == part.num_logits == 1 for part in parts)
+        if not writes_one_each or not self._has_graphs(len(parts)):
             return super().logits(parts)
-        for row in rows:
-            row.cache.length = row.place + 1
-        return self._graphs.run(rows)
+        for part in parts:
+            part.cache.length = part.past + 1
+        return self._graphs.run([_row(part) for part in parts])
 
     def _has_graphs(self, num_rows: int) -> bool:
         """Whether steps of so many rows can be replayed; the graphs are made when one is first asked for, or the pool

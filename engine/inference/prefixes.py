@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from engine.inference.stats import PrefixStats
 
 if TYPE_CHECKING:
-    from engine.inference.attention import KeysValues, SequenceCache
+    from engine.inference.attention import Cache, KeysValues
     from engine.inference.forward import Forward
     from engine.inference.sequence import Sequence
     from engine.scheduling.admission import Chunk
@@ -80,7 +80,7 @@ class PrefixStore:
         self._num_found_tokens += len(found) * size
         if not found:
             return
-        cache: SequenceCache = sequence.cache_for(forward, len(found) * size)
+        cache: Cache = sequence.cache_for(forward, len(found) * size)
         for index, block in enumerate(found):
             cache.put(index * size, self._blocks[block])
         self._touch(found)
@@ -93,7 +93,7 @@ class PrefixStore:
         new = [index for index in completed if sequence.prompt_blocks[index] not in self._blocks]
         if not new:
             return
-        cache: SequenceCache = sequence.cache_for(forward, stop)
+        cache: Cache = sequence.cache_for(forward, stop)
         for index in new:
             self._blocks[sequence.prompt_blocks[index]] = cache.copy(index * size, (index + 1) * size)
         self._touch(sequence.prompt_blocks[: new[-1] + 1])

@@ -53,11 +53,9 @@ def sample(
     raw = logits.float()
     if not bool(torch.isfinite(raw.max())):
         raise FloatingPointError("the model produced logits that are not finite")
-    row = apply_bias(apply_penalties(raw, params, prompt_ids, output_counts), params)
-    if allowed is not None:
-        row = torch.where(allowed.to(row.device), row, -torch.inf)
-        if not bool(torch.isfinite(row.max())):
-            raise FloatingPointError("the model gives no token a chance that the answer's grammar allows")
+    row = shape_row(raw, params, prompt_ids, output_counts, allowed)
+    if allowed is not None and not bool(torch.isfinite(row.max())):
+        raise FloatingPointError("the model gives no token a chance that the answer's grammar allows")
     token_id = int(row.argmax()) if params.temperature == 0 else draw(row, params, uniform)
     if params.top_logprobs is None:
         return Sampled(token_id)
@@ -65,6 +63,19 @@ def sample(
     top = logprobs.topk(params.top_logprobs)
     pairs = tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True))
     return Sampled(token_id, float(logprobs[token_id]), pairs)
+
+
+def shape_row(
+    row: torch.Tensor,
+    params: SamplingParams,
+    prompt_ids: torch.Tensor,
+    output_counts: Counter[int],
+    allowed: torch.Tensor | None,
+) -> torch.Tensor:
+    """Penalties, bias, and -inf for what is not allowed; the arguments are those of `sample`. Returns `row` itself when
+    there is nothing to do."""
+    row = apply_bias(apply_penalties(row, params, prompt_ids, output_counts), params)
+    return row if allowed is None else torch.where(allowed.to(row.device), row, -torch.inf)
 
 
 def apply_penalties(
