@@ -27,6 +27,17 @@ def open_playground(page: Page, server: Server, query: str = "") -> Locator:
     return box
 
 
+def keep_answers_short(page: Page) -> None:
+    """At most 24 tokens an answer in each lane: what an unseeded answer says must not decide how long a test takes."""
+    for panel in page.get_by_role("button", name="Parameters").all():
+        panel.click()
+        field = page.get_by_role("spinbutton", name="Max tokens")
+        field.fill("24")
+        field.press("Enter")
+        page.keyboard.press("Escape")
+        field.wait_for(state="hidden")
+
+
 def ask(page: Page, box: Locator, text: str) -> None:
     box.fill(text)
     box.press("Enter")
@@ -80,6 +91,7 @@ def test_closing_the_tab_frees_the_engine(browser: Browser, server: Server) -> N
 
 def test_conversation_survives_a_reload(page: Page, server: Server) -> None:
     box = open_playground(page, server)
+    keep_answers_short(page)
     ask(page, box, "What is the capital of France?")
     page.get_by_text("tokens in").wait_for()
     assert "c=" in page.url
@@ -91,6 +103,7 @@ def test_conversation_survives_a_reload(page: Page, server: Server) -> None:
 
 def test_regenerate_keeps_both_answers(page: Page, server: Server) -> None:
     box = open_playground(page, server)
+    keep_answers_short(page)
     ask(page, box, "Say one word.")
     page.get_by_role("button", name="Regenerate").click()
     page.get_by_text("2 / 2").wait_for()
@@ -98,6 +111,7 @@ def test_regenerate_keeps_both_answers(page: Page, server: Server) -> None:
 
 def test_edit_sends_again_and_leaves_the_original(page: Page, server: Server) -> None:
     box = open_playground(page, server)
+    keep_answers_short(page)
     ask(page, box, "What is the capital of Spain?")
     page.get_by_text("tokens in").wait_for()
     original = page.url
@@ -114,6 +128,7 @@ def test_edit_sends_again_and_leaves_the_original(page: Page, server: Server) ->
 
 def test_two_lanes_with_one_seed_answer_alike(page: Page, server: Server) -> None:
     box = open_playground(page, server, "?mode=Compare")
+    keep_answers_short(page)
     ask(page, box, "Name three colours.")
     page.get_by_text("Continue with this").wait_for()
     messages = page.get_by_test_id("stChatMessage")
