@@ -85,6 +85,11 @@ class SequenceCache:
         """Tokens that fit before the cache must grow."""
         return self._keys.shape[2]
 
+    @property
+    def addresses(self) -> tuple[int, int]:
+        """Where keys and values begin in memory, until it grows."""
+        return self._keys.data_ptr(), self._values.data_ptr()
+
     def _allocate(self, capacity: int) -> KeysValues:
         shape = self._shape
         rounded = -(-capacity // _ROUND_TO) * _ROUND_TO

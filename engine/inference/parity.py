@@ -17,6 +17,8 @@ from transformers.cache_utils import get_layer_types_and_kwargs
 
 from engine.errors import WeightsError
 from engine.inference import attention
+from engine.inference.compiled.fit import why_not_compiled
+from engine.inference.compiled_forward import Compiled
 from engine.inference.forward import Forward, Packed, Part
 from engine.inference.pool import why_not_pooled
 from engine.inference.pooled_forward import Pooled
@@ -54,10 +56,12 @@ def forward_of(loaded: LoadedModel) -> Forward:
 
 
 def forward_of_requests(loaded: LoadedModel, limits: Limits) -> Forward:
-    """What runs requests: as `forward_of`, but with one pool where FlashAttention can read it here and its logits are
-    right too. Where not, the log says why."""
+    """What runs requests: as `forward_of`, but on a GPU with one pool where FlashAttention can read it, and on a CPU as
+    compiled code where it knows the layers, and the logits are right so too. Where not, the log says why."""
     if loaded.passes is not Passes.PACKED:
         return forward_of(loaded)
+    if loaded.cache_shape.device.type == "cpu":
+        return _compiled(loaded)
     why_not = why_not_pooled(loaded.cache_shape)
     if why_not is None and loaded.vision is not None and loaded.vision.looks_ahead:
         why_not = "the tokens of an image see each other both ways"
@@ -66,8 +70,18 @@ def forward_of_requests(loaded: LoadedModel, limits: Limits) -> Forward:
         why_not = _compare(loaded, pooled)[1]
         if why_not is None:
             return pooled
-    if loaded.cache_shape.device.type == "cuda":
-        _log.warning("%s runs without FlashAttention: %s", loaded.name, why_not)
+    _log.warning("%s runs without FlashAttention: %s", loaded.name, why_not)
+    return forward_of(loaded)
+
+
+def _compiled(loaded: LoadedModel) -> Forward:
+    why_not = why_not_compiled(loaded.model, loaded.cache_shape)
+    if why_not is None:
+        compiled = Compiled(loaded)
+        why_not = _compare(loaded, compiled)[1]
+        if why_not is None:
+            return compiled
+    _log.info("%s runs without compiled steps: %s", loaded.name, why_not)
     return forward_of(loaded)
 
 

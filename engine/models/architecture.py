@@ -130,10 +130,15 @@ def parse_config(raw: bytes, name: str, remedy: str = "fetch it again") -> dict[
     return config
 
 
+def gguf_name(kind: Any) -> str:
+    """What stands for the name of a class, which a GGUF file does not have."""
+    return f"{kind} (GGUF)"
+
+
 def config_from_gguf(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """What a GGUF file's metadata says, by transformers' names."""
     kind = metadata.get("general.architecture")
-    config: dict[str, Any] = {"model_type": kind, "architectures": [f"{kind} (GGUF)"]}
+    config: dict[str, Any] = {"model_type": kind, "architectures": [gguf_name(kind)]}
     for key, name in _GGUF_KEYS.items():
         value = metadata.get(f"{kind}.{key}")
         if value is not None:  # an array, a value a layer, has only its length here, and the tensors must show it

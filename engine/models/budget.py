@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 
 from engine.errors import WeightsError
+from engine.inference.compiled.compiler import find_compiler
 from engine.models.memory import asked_cache_bytes, free_host_bytes, share_for_caches
 from engine.models.run_lines import CHUNK_TOKENS
 from engine.models.schemes import Ability
@@ -29,6 +30,7 @@ class Budget:
         has_framework: this process has imported torch already, on a GPU also opened a context there, so that it is
             in what is taken.
         ability: what the device can multiply.
+        can_compile: there is a C compiler, with which steps on a CPU are compiled (engine/inference/compiled).
     """
 
     device: str
@@ -38,6 +40,7 @@ class Budget:
     chunk_tokens: int = CHUNK_TOKENS["cpu"]
     has_framework: bool = False
     ability: Ability = _ON_A_CPU
+    can_compile: bool = False
 
     @property
     def device_type(self) -> str:
@@ -64,7 +67,15 @@ def read_budget(
     if gpu is None or gpu.memory_total_bytes is None or gpu.memory_used_bytes is None:
         chunk = chunk_tokens or CHUNK_TOKENS["cpu"]
         where = "the lesser of the host's available memory and what its control group leaves"
-        return Budget("cpu", free_host_bytes(), where, kv_cache_gib, chunk, has_framework="transformers" in sys.modules)
+        return Budget(
+            "cpu",
+            free_host_bytes(),
+            where,
+            kv_cache_gib,
+            chunk,
+            has_framework="transformers" in sys.modules,
+            can_compile=find_compiler() is not None,
+        )
     free = gpu.memory_total_bytes - gpu.memory_used_bytes
     where = f"free on GPU {gpu.index}{f', {gpu.name}' if gpu.name else ''}"
     chunk = chunk_tokens or CHUNK_TOKENS["cuda"]

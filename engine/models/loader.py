@@ -17,6 +17,8 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer
 
 from engine.errors import WeightsError
 from engine.inference import attention
+from engine.inference.compiled.fit import why_not_compiled
+from engine.inference.compiled.library import prepare
 from engine.inference.vision import Vision, read_vision
 from engine.models import bitsandbytes, describe
 from engine.models.auto import auto_class
@@ -101,6 +103,8 @@ def load_model(spec: ModelSpec, weights: WeightsStore, on_progress: Progress) ->
     began = time.perf_counter()
     leave_out_imports()
     device, dtype = choose_placement(spec)
+    if device.type == "cpu":
+        prepare()
     asked_kernel = resolve_attention(spec.attention)
     if spec.quantization is not None:
         check_quantization(spec.quantization, device)
@@ -135,8 +139,7 @@ def load_model(spec: ModelSpec, weights: WeightsStore, on_progress: Progress) ->
             modalities=modalities,
         )
         vision, why_no_images = _read_vision(job, model, tokenizer) if Modality.IMAGES in modalities else (None, None)
-        # A model that keeps a state runs each request by itself, and reads some weights without their layers.
-        if job.quantization is None and can_pack(device, job.dtype) and not model._is_stateful:
+        if job.quantization is None and can_pack(device, job.dtype) and _gains_from_packing(model, shape):
             pack_linears(model)
     ends = describe.end_ids(model, tokenizer)
     name = spec.name or acquired.name
@@ -156,6 +159,12 @@ def choose_placement(spec: ModelSpec) -> tuple[torch.device, torch.dtype]:
     if spec.dtype == "auto":
         return device, torch.float32 if device.type == "cpu" else torch.bfloat16
     return device, getattr(torch, spec.dtype)
+
+
+def _gains_from_packing(model: Any, shape: attention.CacheShape) -> bool:
+    """Not a model that keeps a state: it runs each request by itself, and reads some weights without their layers. Nor
+    one whose steps are compiled, as they read the weights as they are."""
+    return not model._is_stateful and why_not_compiled(model, shape) is not None
 
 
 def _load(job: _Job, spec: ModelSpec) -> tuple[Any, Any]:

@@ -11,7 +11,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from engine.errors import WeightsError
-from engine.models.architecture import CONSOLE_QUANTIZATION, Architecture
+from engine.inference.compiled import ARCHITECTURES
+from engine.models.architecture import CONSOLE_QUANTIZATION, Architecture, gguf_name
 from engine.models.attention_lines import attention_lines
 from engine.models.budget import Budget
 from engine.models.footprint import Footprint, preview_footprint, read_footprint, read_gguf_footprint
@@ -30,6 +31,7 @@ from engine.models.weight_lines import ITEM_BYTES, Kind, Line, Placement, total_
 from engine.weights.preview import Preview
 from engine.weights.sources import HubId, Source, find_source
 
+_COMPILED_DTYPES = ("float32", "bfloat16")
 # Less context than this is of no use.
 _LEAST_CONTEXT_TOKENS = 256
 
@@ -222,7 +224,10 @@ def resolve_placement(spec: ModelSpec, budget: Budget, architecture: Architectur
         dtype = "float32" if budget.device_type == "cpu" else "bfloat16"
         if architecture.quant_method == CONSOLE_QUANTIZATION and architecture.dtype in ITEM_BYTES:
             return Placement(budget.device, architecture.dtype, spec.quantization)
-    return Placement(budget.device, dtype, spec.quantization)
+    kind = architecture.model_type
+    is_known = architecture.name in (ARCHITECTURES.get(kind), gguf_name(kind)) and kind in ARCHITECTURES
+    is_compiled = budget.can_compile and dtype in _COMPILED_DTYPES and is_known
+    return Placement(budget.device, dtype, spec.quantization, is_compiled)
 
 
 def _reasons(plan: MemoryPlan) -> Iterator[str]:

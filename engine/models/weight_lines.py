@@ -53,11 +53,13 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where and how weights are kept, `auto` resolved. `device` is `cpu` or `cuda:0`."""
+    """Where and how weights are kept, `auto` resolved. `device` is `cpu` or `cuda:0`; `is_compiled` says that steps
+    are compiled code, which reads weights as they are."""
 
     device: str
     dtype: str
     quantization: Quantization | None = None
+    is_compiled: bool = False
 
     @property
     def is_cpu(self) -> bool:
@@ -70,8 +72,8 @@ class Placement:
     @property
     def is_packed(self) -> bool:
         """On a CPU in float32 linear layers are kept in oneDNN's layout (engine/models/packing.py), unless others of
-        them are quantized."""
-        return self.is_cpu and self.dtype == "float32" and self.quantization is None
+        them are quantized or steps are compiled."""
+        return self.is_cpu and self.dtype == "float32" and self.quantization is None and not self.is_compiled
 
 
 def weight_lines(footprint: Footprint, placement: Placement) -> tuple[Line, ...]:

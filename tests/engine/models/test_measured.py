@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from engine.inference.attention import SequenceCache
+from engine.inference.compiled.compiler import find_compiler
 from engine.models.budget import Budget
 from engine.models.comparison import Comparison, Measured, compare
 from engine.models.loader import LoadedModel, load_model
@@ -21,7 +22,6 @@ from engine.weights.store import plain_weights
 from tests.conftest import weights_cache_folder
 from tests.fakes import save_tiny_llama
 
-_ROOMY = Budget("cpu", 1 << 50, "a test's")
 _MEDIUM = {
     "vocab_size": 32_000,
     "hidden_size": 1_024,
@@ -33,8 +33,9 @@ _MEDIUM = {
 }
 
 
-def _plan(folder: Path, dtype: str) -> MemoryPlan:
-    return plan_source(ModelSpec(str(folder), device="cpu", dtype=dtype), _ROOMY, Demand(100, 3))  # type: ignore[arg-type]
+def _plan(folder: Path, dtype: str, *, can_compile: bool = find_compiler() is not None) -> MemoryPlan:
+    budget = Budget("cpu", 1 << 50, "a test's", can_compile=can_compile)
+    return plan_source(ModelSpec(str(folder), device="cpu", dtype=dtype), budget, Demand(100, 3))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
@@ -56,7 +57,11 @@ def test_every_tensor_is_predicted_exactly(tmp_path: Path, dtype: str, is_tied: 
 def test_a_tied_head_counts_once_unless_it_is_packed(tmp_path: Path) -> None:
     folder = save_tiny_llama(tmp_path / "model", tie_word_embeddings=True)
     table = 258 * 64
-    assert _plan(folder, "float32").weights_bytes - 2 * _plan(folder, "bfloat16").weights_bytes == 4 * table
+    assert _plan(folder, "float32", can_compile=True).weights_bytes == 2 * _plan(folder, "bfloat16").weights_bytes
+    assert (
+        _plan(folder, "float32", can_compile=False).weights_bytes - 2 * _plan(folder, "bfloat16").weights_bytes
+        == 4 * table
+    )
 
 
 def test_what_a_checkpoint_quantized_with_torchao_takes(tiny_folder: Path, tmp_path: Path) -> None:
