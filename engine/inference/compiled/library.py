@@ -1,8 +1,10 @@
 """forward.c as a library: compiled by this machine's C compiler the first time, kept for every later start.
 
-The library lies in the user's cache folder under a name made of the source, the compiler and the options, so a new
-version of any of them compiles anew and nothing is ever loaded that was made of something else. It takes some seconds;
-`prepare` has it done in the background while a model is being read.
+The library lies in the user's cache folder, or came with the program, under a name made of the source, the processor
+and the options, so a new version of any of them compiles anew and nothing is ever loaded that was made of something
+else. It takes some seconds; `prepare` has it done in the background while a model is being read.
+
+    python -m engine.inference.compiled.library FOLDER      compiles it into FOLDER, as an image's build does
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import logging
-import shlex
+import platform
 import subprocess
+import sys
 import tempfile
 import threading
 from dataclasses import dataclass
@@ -21,14 +24,15 @@ from pathlib import Path
 import platformdirs
 import torch
 
-from engine.inference.compiled.compiler import find_compiler
+from engine.inference.compiled.compiler import BUILT, find_compiler
 
 _log = logging.getLogger(__name__)
 
 _SOURCE = Path(__file__).with_name("forward.c")
 _OPTIONS = ("-O3", "-std=gnu11", "-shared", "-fPIC", "-pthread", "-Wno-psabi")
-# One row of eight float32 is what the source is written in; wider registers would change nothing.
-_OPTIONS_OF = {"AVX2": ("-march=x86-64-v3",), "AVX512": ("-march=x86-64-v3",), "DEFAULT": ()}
+# Eight float32 side by side are what the source is written in; wider registers would change nothing. All compilers
+# know these two, not all know the names of processors.
+_OPTIONS_OF = dict.fromkeys(("AVX2", "AVX512"), ("-mavx2", "-mfma"))
 _LONGEST_S = 120.0
 
 
@@ -56,7 +60,8 @@ def library() -> Library:
 
 @cache
 def _library() -> Library:
-    found = find_or_compile(platformdirs.user_cache_path("autoglm-console") / "compiled")
+    built = BUILT / _name()
+    found = built if built.is_file() else find_or_compile(platformdirs.user_cache_path("autoglm-console") / "compiled")
     if isinstance(found, str):
         _log.warning("forward passes are not compiled: %s", found)
         return Library(None, found)
@@ -71,24 +76,23 @@ def _library() -> Library:
 
 def find_or_compile(folder: Path) -> Path | str:
     """The library's file in `folder`, or the reason why there is none."""
+    target = folder / _name()
+    if target.is_file():
+        return target
     command = find_compiler()
-    options = (*_OPTIONS, *_OPTIONS_OF.get(torch.backends.cpu.get_cpu_capability(), ()))
     if command is None:
         return "no C compiler is installed (Debian: apt install gcc libc6-dev)"
-    version = _output_of([*command, "--version"])
-    if version is None:
-        return f"{shlex.join(command)} --version fails: set CC to a C compiler, or install gcc"
-    parts = (_SOURCE.read_bytes(), version.encode(), " ".join((*command, *options)).encode())
-    name = hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]
-    target = folder / f"forward-{name}.so"
-    return target if target.is_file() else _compile([*command, *options], target)
+    return _compile([*command, *_options()], target)
 
 
-def _output_of(command: list[str]) -> str | None:
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=_LONGEST_S, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return None
+def _options() -> tuple[str, ...]:
+    return (*_OPTIONS, *_OPTIONS_OF.get(torch.backends.cpu.get_cpu_capability(), ()))
+
+
+def _name() -> str:
+    parts = (_SOURCE.read_bytes(), platform.machine().encode(), " ".join(_options()).encode())
+    digest = hashlib.sha256(b"\0".join(parts)).hexdigest()
+    return f"forward-{digest[:32]}.so"
 
 
 def _compile(command: list[str], target: Path) -> Path | str:
@@ -106,7 +110,13 @@ def _compile(command: list[str], target: Path) -> Path | str:
             )
             made.replace(target)
     except subprocess.CalledProcessError as error:
-        return f"{command[0]} does not compile it: {(error.stderr.strip() or 'no message').splitlines()[0]}"
+        why = (error.stderr.strip() or f"exit status {error.returncode}").splitlines()[0]
+        return f"{command[0]} does not compile it: {why}; set CC to a C compiler that does"
     except (OSError, subprocess.SubprocessError) as error:
         return f"{command[0]} does not compile it: {error}"
     return target
+
+
+if __name__ == "__main__":
+    made = find_or_compile(Path(sys.argv[1]))
+    sys.exit(made if isinstance(made, str) else None)

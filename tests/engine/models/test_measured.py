@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from engine.inference.attention import SequenceCache
-from engine.inference.compiled.compiler import find_compiler
+from engine.inference.compiled.compiler import can_compile
 from engine.models.budget import Budget
 from engine.models.comparison import Comparison, Measured, compare
 from engine.models.loader import LoadedModel, load_model
@@ -22,6 +22,7 @@ from engine.weights.store import plain_weights
 from tests.conftest import weights_cache_folder
 from tests.fakes import save_tiny_llama
 
+_HAS_COMPILER = can_compile()
 _MEDIUM = {
     "vocab_size": 32_000,
     "hidden_size": 1_024,
@@ -33,7 +34,7 @@ _MEDIUM = {
 }
 
 
-def _plan(folder: Path, dtype: str, *, can_compile: bool = find_compiler() is not None) -> MemoryPlan:
+def _plan(folder: Path, dtype: str, *, can_compile: bool = _HAS_COMPILER) -> MemoryPlan:
     budget = Budget("cpu", 1 << 50, "a test's", can_compile=can_compile)
     return plan_source(ModelSpec(str(folder), device="cpu", dtype=dtype), budget, Demand(100, 3))  # type: ignore[arg-type]
 
