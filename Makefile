@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 RUN_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench format clean
+.PHONY: help run test lint bench bench-engine format clean
 
 help:
 	@echo "make run     install what is needed and start the console on http://127.0.0.1:8501"
 	@echo "make test    install what is needed and run all tests"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   measure, against peers, on this machine; writes build/bench.jsonl"
+	@echo "make bench-engine  of that the engine alone: start-up, decoding, prefill"
 
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; install Python 3.11 or newer, or run make PYTHON=/path/to/python3" >&2; exit 1; }
@@ -45,6 +46,9 @@ format: $(VENV)/dev.stamp
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.bench
+
+bench-engine: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.bench startup engine
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -68,16 +68,18 @@ class Forward(Protocol):
 
 
 class Packed:
-    """All parts in one pass of the model, as one row of tokens."""
+    """All parts in one pass of the model, as one row of tokens. `why_not_faster` says why nothing faster does it."""
 
-    def __init__(self, loaded: LoadedModel) -> None:
+    def __init__(self, loaded: LoadedModel, why_not_faster: str | None = None) -> None:
         attention.use(loaded.model, attention.NAME)
+        self._why_not_faster = why_not_faster
         self._model = loaded.model
         self._shape = loaded.cache_shape
 
     @property
     def name(self) -> str:
-        return "all requests in one pass, attention one by one"
+        name = "all requests in one pass, attention one by one"
+        return name if self._why_not_faster is None else f"{name}; {self._why_not_faster}"
 
     @property
     def held_tokens(self) -> int:

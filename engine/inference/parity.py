@@ -57,7 +57,7 @@ def forward_of(loaded: LoadedModel) -> Forward:
 
 def forward_of_requests(loaded: LoadedModel, limits: Limits) -> Forward:
     """What runs requests: as `forward_of`, but on a GPU with one pool where FlashAttention can read it, and on a CPU as
-    compiled code where it knows the layers, and the logits are right so too. Where not, the log says why."""
+    compiled code where it knows the layers, and the logits are right so too. Where not, its name says why."""
     if loaded.passes is not Passes.PACKED:
         return forward_of(loaded)
     if loaded.cache_shape.device.type == "cpu":
@@ -70,8 +70,7 @@ def forward_of_requests(loaded: LoadedModel, limits: Limits) -> Forward:
         why_not = _compare(loaded, pooled)[1]
         if why_not is None:
             return pooled
-    _log.warning("%s runs without FlashAttention: %s", loaded.name, why_not)
-    return forward_of(loaded)
+    return _slower(loaded, f"without FlashAttention, as {why_not}")
 
 
 def _compiled(loaded: LoadedModel) -> Forward:
@@ -81,8 +80,12 @@ def _compiled(loaded: LoadedModel) -> Forward:
         why_not = _compare(loaded, compiled)[1]
         if why_not is None:
             return compiled
-    _log.info("%s runs without compiled steps: %s", loaded.name, why_not)
-    return forward_of(loaded)
+    return _slower(loaded, f"not compiled, as {why_not}")
+
+
+def _slower(loaded: LoadedModel, why: str) -> Forward:
+    _log.info("%s: its forward passes are %s", loaded.name, why)
+    return Packed(loaded, why)
 
 
 def choose_forward(loaded: LoadedModel) -> LoadedModel:
