@@ -102,6 +102,13 @@ def ask(container: Container, headers: dict[str, str]) -> dict[str, object]:
     return found
 
 
+def test_it_brings_compiled_steps_along(container: Container) -> None:
+    """It has no compiler of its own."""
+    code = "from engine.inference.compiled.library import library; raise SystemExit(library().why_not)"
+    done = container.exec_run(["python", "-c", code])
+    assert (done.exit_code, done.output) == (0, b"")
+
+
 def test_it_answers_with_a_key_and_not_without(container: Container) -> None:
     assert "Paris" in str(ask(container, {"authorization": f"Bearer {KEY}"}))
     with pytest.raises(urllib.error.HTTPError) as refusal:

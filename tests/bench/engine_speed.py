@@ -24,7 +24,7 @@ from tests.bench.results import Figure, compare
 _PROMPT = "Write a long story about a dragon who lived in the mountains and liked to eat bread."
 _LONG_PROMPT = "The dragon flew over the hills and ate a loaf of bread. " * 35  # some 500 tokens with the template
 _NUM_TOKENS = {1: 96, 4: 96, 16: 64, 64: 32}
-_NUM_PAIRS = 5
+_NUM_PAIRS = 3
 _SPECS = {"": ModelSpec(device="cpu"), "int8.": ModelSpec(device="cpu", quantization=Quantization(Scheme.INT8_WEIGHT))}
 _numbers = count()
 

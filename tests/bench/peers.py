@@ -19,7 +19,7 @@ class Generate:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        (folder,) = (path for path in (home / "weights").iterdir() if path.is_dir())
+        (folder,) = (path.parent for path in (home / "weights").glob("*/config.json"))
         self._model: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32).eval()
         self._tokenizer: Any = AutoTokenizer.from_pretrained(str(folder))
         self._prompt = prompt
