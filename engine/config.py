@@ -47,7 +47,9 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the model runs")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="weights in memory")
     threads: int | None = Field(None, ge=1, le=1024, description="torch threads; unset: one per core")
-    max_running: int = Field(64, ge=1, le=1024, description="requests in one batch; as many start as caches have room for")
+    max_running: int = Field(
+        64, ge=1, le=1024, description="requests in one batch; as many start as caches have room for"
+    )
     max_waiting: int = Field(256, ge=0, le=100_000, description="requests queued before new ones are refused")
     max_waiting_tokens: int = Field(
         262_144, ge=1, le=1_000_000_000, description="prompt tokens queued before new requests are refused"

@@ -1,4 +1,4 @@
-"""The HTTP server of both programs: uvicorn over httptools, with bounds on a request's head that neither of them has.
+"""The HTTP server of both programs: uvicorn over httptools and uvloop, with bounds on a request's head that they lack.
 
 A client may take so long for a request's line and headers, and send so much of them, and no longer or more: else each
 connection that sends a byte now and then would be held for ever, and what it sends would be kept in memory. A body has
@@ -103,5 +103,7 @@ class BoundedHttp(HttpToolsProtocol):
 
 def build_server(app: ASGIApp) -> uvicorn.Server:
     """A server of `app` that logs nothing by itself and gives requests some seconds to end when it is told to stop."""
-    config = uvicorn.Config(app, http=BoundedHttp, log_config=None, timeout_graceful_shutdown=_SHUTDOWN_S)
+    config = uvicorn.Config(
+        app, loop="uvloop", http=BoundedHttp, log_config=None, timeout_graceful_shutdown=_SHUTDOWN_S
+    )
     return uvicorn.Server(config)

@@ -76,7 +76,8 @@ class Compiled(Packed):
         capacities = [cache.capacity for cache in caches]
         rooms, rows = torch.tensor(capacities), torch.tensor(wanted, dtype=torch.long)
         tensors = (states, cosine, sine, places, addresses[0], addresses[1], rooms, rows, logits)
-        batch = Batch(len(ids), len(wanted), max(capacities), *(tensor.data_ptr() for tensor in tensors))
+        sizes = (len(ids), len(wanted), max(capacities), cosine.shape[-1])
+        batch = Batch(*sizes, *(tensor.data_ptr() for tensor in tensors))
         structure = self._layout.structure
         if self._functions.console_forward(self._pool, ctypes.byref(structure), ctypes.byref(batch)):
             raise MemoryError(f"there is no memory for a step of {len(ids)} tokens")

@@ -35,7 +35,17 @@ typedef int16_t s8 __attribute__((vector_size(16), aligned(2), may_alias));
 typedef int8_t b16 __attribute__((vector_size(16), aligned(1), may_alias));
 typedef uint16_t bf16;
 
-enum { LANES = 8, WHOLE_LANES = 16, COLUMNS = 4, PIECE = 32, ROW_BLOCK = 48, LINE = 64, APART = 128, MIXED = 4, SPINS = 4000 };
+enum {
+    LANES = 8,        /* numbers in a register, of int16 twice as many */
+    WHOLE_LANES = 16,
+    COLUMNS = 4,      /* rows of a weight that are multiplied together */
+    PIECE = 32,       /* rows of a weight that a thread takes at a time */
+    ROW_BLOCK = 48,   /* rows of a batch that stay near while a piece is multiplied */
+    MIXED = 4,        /* registers of an attention head that are summed up together */
+    LINE = 64,        /* bytes of a cache line */
+    APART = 128,      /* bytes that are fetched together */
+    SPINS = 4000,     /* looks before a waiting thread gives its core away */
+};
 /* How long a thread looks out for the next pass before it sleeps: waking takes milliseconds on a virtual machine, which
  * each step of an answer would pay. */
 static const double AWAKE_S = 0.01;
@@ -53,19 +63,18 @@ typedef struct {
     const float *input_norm, *mlp_norm;   /* (hidden) */
     const float *query_norm, *key_norm;   /* (head dim), or NULL */
     int64_t window;                       /* keys a row sees, 0 for all */
-    int64_t has_positions;                /* whether its queries and keys are rotated */
 } Layer;
 
 typedef struct {
     const Layer *layers;
     const float *norm;
     Linear head;
-    int64_t num_layers, hidden, num_heads, num_kv_heads, head_dim, rotary_dim, inner, cache_kind;
+    int64_t num_layers, hidden, num_heads, num_kv_heads, head_dim, inner, cache_kind;
     float epsilon, scaling;
 } Model;
 
 typedef struct {
-    int64_t num_rows, num_wanted, capacity_most;
+    int64_t num_rows, num_wanted, capacity_most, rotary_dim;
     float *states;            /* (rows, hidden), embeddings in, last hidden states out */
     const float *cosine;      /* (rows, rotary dim) */
     const float *sine;
@@ -325,22 +334,26 @@ static float largest_lane(f8 values) {
     return largest;
 }
 
-/* A row as int16, so small that no sum of its products with int8 can overflow; returns what one of it means. */
+/* A row as int16, so small that no sum of its products with int8 can overflow; returns what one of it means, which is no
+ * number where one of the row's is none. */
 static float make_whole(const float *x, int64_t width, int16_t *out) {
     const float magic = 12582912.0f; /* as in `exponential`; the integer is then the lowest bits */
     int64_t most = ((int64_t)1 << 27) / width;
     float bound = most < 32767 ? (float)most : 32767.0f;
-    f8 sizes = {0};
+    f8 sizes = {0}, odd[COLUMNS] = {{0}};
     for (int64_t k = 0; k < width; k += LANES) {
         f8 values = load_float32(x + k);
         sizes = larger(sizes, larger(values, -values));
+        odd[0] += values * 0.0f;
     }
+    float oddities[COLUMNS];
+    sum_lanes(odd, oddities);
     float largest = largest_lane(sizes), factor = largest > 0.0f ? bound / largest : 0.0f;
     for (int64_t k = 0; k < width; k += LANES) {
         i8 bits = (i8)(load_float32(x + k) * factor + magic);
         *(s8 *)(out + k) = __builtin_convertvector(bits, s8);
     }
-    return largest / bound;
+    return largest / bound + oddities[0];
 }
 
 /* As transformers' rotate_half: the two halves of the rotated part are the two coordinates. */
@@ -511,9 +524,8 @@ static void place(Pool *pool, int64_t index) {
         for (int64_t h = 0; h < num_heads; h++) {
             const float *norm = h < model->num_heads ? layer->query_norm : layer->key_norm;
             if (norm) normalize(heads + h * width, norm, width, model->epsilon, heads + h * width);
-            if (layer->has_positions)
-                rotate(heads + h * width, batch->cosine + row * model->rotary_dim, batch->sine + row * model->rotary_dim,
-                       model->rotary_dim);
+            rotate(heads + h * width, batch->cosine + row * batch->rotary_dim, batch->sine + row * batch->rotary_dim,
+                   batch->rotary_dim);
         }
         for (int64_t h = 0; h < model->num_kv_heads; h++) {
             int64_t at = ((index * model->num_kv_heads + h) * batch->capacities[row] + batch->positions[row]) * width;
@@ -683,6 +695,12 @@ Pool *console_open_pool(int num_threads) {
     pool->scratch = calloc((size_t)num_threads, sizeof(Scratch));
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->bell, NULL);
+    if (!pool->threads || !pool->scratch) {
+        free(pool->threads);
+        free(pool->scratch);
+        free(pool);
+        return NULL;
+    }
     pool->num_threads = 1;
     for (int i = 0; i < num_threads; i++) pool->scratch[i].num_threads = num_threads;
     for (int i = 1; i < num_threads; i++) {

@@ -42,7 +42,6 @@ class Layer(ctypes.Structure):
         *((name, Linear) for name in ("query", "key", "value", "output", "gate", "up", "down")),
         *((name, ctypes.c_void_p) for name in ("input_norm", "mlp_norm", "query_norm", "key_norm")),
         ("window", ctypes.c_int64),
-        ("has_positions", ctypes.c_int64),
     )
 
 
@@ -61,7 +60,6 @@ class Model(ctypes.Structure):
                 "num_heads",
                 "num_kv_heads",
                 "head_dim",
-                "rotary_dim",
                 "inner",
                 "cache_kind",
             )
@@ -78,6 +76,7 @@ class Batch(ctypes.Structure):
         ("num_rows", ctypes.c_int64),
         ("num_wanted", ctypes.c_int64),
         ("capacity_most", ctypes.c_int64),
+        ("rotary_dim", ctypes.c_int64),
         *(
             (name, ctypes.c_void_p)
             for name in (
@@ -102,6 +101,9 @@ def why_not_laid_out(model: Any) -> str | None:
     config = model.config
     if config.hidden_act != "silu":
         return f"its activation is {config.hidden_act}"
+    head_dim = model.model.layers[0].self_attn.head_dim
+    if head_dim % _LANES[_FLOAT32]:
+        return f"its heads are {head_dim} wide, no multiple of {_LANES[_FLOAT32]}"
     for name, module in model.named_modules():
         is_linear = isinstance(module, nn.Linear) or hasattr(module, "in_features")
         if is_linear and (why := _why_not_linear(module)):
@@ -146,7 +148,6 @@ class Layout:
             num_heads=config.num_attention_heads,
             num_kv_heads=config.num_key_value_heads,
             head_dim=attention.head_dim,
-            rotary_dim=attention.head_dim,
             inner=config.intermediate_size,
             cache_kind=_KINDS[shape.dtype],
             epsilon=config.rms_norm_eps,
@@ -168,7 +169,6 @@ class Layout:
             query_norm=self._floats(getattr(attention, "q_norm", None)),
             key_norm=self._floats(getattr(attention, "k_norm", None)),
             window=self._window(attention),
-            has_positions=1,
         )
 
     def _window(self, attention: Any) -> int:

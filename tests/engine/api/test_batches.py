@@ -332,7 +332,7 @@ def test_rows_after_the_key_was_revoked_are_refused(guarded: Console, guarded_ur
 def test_a_console_that_stops_goes_on_when_it_starts_again(tmp_path: Path) -> None:
     rows = [_row(f"row-{index}") for index in range(12)]
     first = FakeBackend()
-    with fake_console(Settings(home=tmp_path), first) as console:
+    with fake_console(Settings(home=tmp_path, max_running=16), first) as console:
         load_ready(console)
         app = build_app(console)
         first.gate.clear()

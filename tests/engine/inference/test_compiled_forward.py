@@ -170,6 +170,14 @@ def test_no_logits_where_none_are_wanted(make: Make) -> None:
     assert cache.length == 3
 
 
+@pytest.mark.parametrize("fields", [{}, {"quantization": Quantization(Scheme.INT8_WEIGHT)}])
+def test_what_is_no_number_stays_none(make: Make, fields: dict[str, Any]) -> None:
+    """Rounding to integers would make one of it, and nonsense an answer."""
+    loaded = make("llama", **fields)
+    loaded.model.model.layers[1].input_layernorm.weight.data[3] = float("nan")
+    assert _run(Compiled(loaded), [1, 2, 3], []).isnan().all()
+
+
 def test_its_threads_end_with_it(make: Make) -> None:
     loaded = make("llama")
     gc.collect()  # those of other tests
@@ -208,6 +216,13 @@ def test_one_whose_logits_differ_is_not_used(make: Make, caplog: pytest.LogCaptu
         chosen = forward_of_requests(replace(loaded, name="odd"), _LIMITS)
     assert "; not compiled, as its logits differ from the reference by" in chosen.name
     assert "odd: its forward passes are not compiled" in caplog.text
+
+
+def test_heads_of_an_odd_width_are_left_alone() -> None:
+    config = CONFIG_MAPPING["llama"](**{**_SIZES, "head_dim": 20})
+    shape = attention.CacheShape(3, 2, 20, torch.float32, torch.device("cpu"))
+    why = why_not_compiled(AutoModelForCausalLM.from_config(config), shape)
+    assert why == "its heads are 20 wide, no multiple of 8"
 
 
 def test_an_unknown_architecture_is_left_alone(tmp_path: Path) -> None:
