@@ -9,13 +9,14 @@ from __future__ import annotations
 import ctypes
 import weakref
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import torch
 
 from engine.inference import attention
 from engine.inference.compiled.layout import Batch, Layout
 from engine.inference.compiled.library import library
-from engine.inference.compiled.torch_threads import use_threads
+from engine.inference.compiled.torch_threads import one_thread
 from engine.inference.forward import Packed, Part
 from engine.models.loader import LoadedModel
 
@@ -30,22 +31,19 @@ class Compiled(Packed):
             raise RuntimeError("there is no library of compiled steps: ask why_not_compiled first")
         self._layout = Layout(loaded.model, loaded.cache_shape)
         self._functions = functions
-        self._num_threads = torch.get_num_threads()
-        self._pool = functions.console_open_pool(self._num_threads)
+        self._pool = functions.console_open_pool(torch.get_num_threads())
         if self._pool is None:
-            raise MemoryError(f"the system gives no {self._num_threads} threads for compiled steps")
+            raise MemoryError(f"the system gives no {torch.get_num_threads()} threads for compiled steps")
         weakref.finalize(self, functions.console_close_pool, self._pool)
 
     @property
     def name(self) -> str:
         return "all requests in one pass of compiled code"
 
-    def hidden(self, parts: Sequence[Part]) -> torch.Tensor:
-        use_threads(self._num_threads)
-        return super().hidden(parts)
+    def stepping(self) -> AbstractContextManager[None]:
+        return one_thread()
 
     def logits(self, parts: Sequence[Part]) -> torch.Tensor:
-        use_threads(1)  # for the few operators here, and those that choose tokens
         caches: list[attention.SequenceCache] = []
         ids: list[int] = []
         positions: list[int] = []

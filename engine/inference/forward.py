@@ -9,6 +9,7 @@ above this seam knows.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -60,6 +61,9 @@ class Forward(Protocol):
             torch.OutOfMemoryError: the device has no room for it.
         """
 
+    def stepping(self) -> AbstractContextManager[None]:
+        """What is around a step of requests: its pass, and the choice of its tokens."""
+
     def logits(self, parts: Sequence[Part]) -> torch.Tensor:
         """Of the last tokens of each part, as many as it wants, in their order, (number of them, vocab)."""
 
@@ -87,6 +91,9 @@ class Packed:
 
     def new_cache(self, num_tokens: int, _most: int) -> attention.Cache:
         return attention.SequenceCache(self._shape, num_tokens)
+
+    def stepping(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def logits(self, parts: Sequence[Part]) -> torch.Tensor:
         packed = attention.PackedInput()

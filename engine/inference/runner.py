@@ -244,8 +244,9 @@ class Runner:
     def _run(self, chunks: tuple[Chunk, ...]) -> None:
         """Compute the chunks, and deliver a token for each request that is due one."""
         began_s = self._clock.monotonic()
-        complete, logits = self._forward(chunks)
-        self._choose_tokens(complete, logits)
+        with self._compute.stepping():
+            complete, logits = self._forward(chunks)
+            self._choose_tokens(complete, logits)
         self._prefixes.time(chunks, self._clock.monotonic() - began_s)
 
     def _forward(self, chunks: tuple[Chunk, ...]) -> tuple[list[Sequence], torch.Tensor]:

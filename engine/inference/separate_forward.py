@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -78,6 +79,9 @@ class Separate:
     @property
     def held_tokens(self) -> int:
         return 0
+
+    def stepping(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def new_cache(self, _num_tokens: int, _most: int) -> OwnCache:
         if not self._model._supports_default_dynamic_cache():

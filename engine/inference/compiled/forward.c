@@ -618,6 +618,9 @@ static void *work(void *argument) {
     Seat seat = *(Seat *)argument;
     Pool *pool = seat.pool;
     free(argument);
+#if defined(__linux__)
+    pthread_setname_np(pthread_self(), "console-step"); /* for whoever looks at the process's threads */
+#endif
     uint64_t seen = 0;
     for (;;) {
         double end_s = now_s() + AWAKE_S;

@@ -8,11 +8,24 @@ at two requests. `torch.set_num_threads` would be for all threads; OpenMP's own 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
 
 _SETTER = getattr(ctypes.CDLL(None), "omp_set_num_threads", None)  # torch has loaded its OpenMP for all to see
 
 
-def use_threads(count: int) -> None:
-    """Of this thread only. Where torch is built without OpenMP, or hides it, nothing happens."""
-    if _SETTER is not None:
-        _SETTER(count)
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Only this thread within the block, and only for what it calls. Where torch is built without OpenMP, or hides it,
+    nothing happens."""
+    if _SETTER is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    _SETTER(1)
+    try:
+        yield
+    finally:
+        _SETTER(before)

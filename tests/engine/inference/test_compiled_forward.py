@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gc
-import os
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from engine.models.packing import PackedLinear
 from engine.models.spec import ModelSpec, Quantization, Scheme
 from engine.scheduling.admission import Limits
 from engine.weights.store import plain_weights
-from tests.fakes import byte_tokenizer
+from tests.fakes import byte_tokenizer, wait_until
 
 pytestmark = pytest.mark.skipif(library().why_not is not None, reason=str(library().why_not))
 
@@ -178,16 +178,24 @@ def test_what_is_no_number_stays_none(make: Make, fields: dict[str, Any]) -> Non
     assert _run(Compiled(loaded), [1, 2, 3], []).isnan().all()
 
 
+def _num_step_threads() -> int:
+    count = 0
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # one that has just ended
+            count += (task / "comm").read_text() == "console-step\n"
+    return count
+
+
 def test_its_threads_end_with_it(make: Make) -> None:
     loaded = make("llama")
     gc.collect()  # those of other tests
-    before = len(os.listdir("/proc/self/task"))
+    before = _num_step_threads()
     compiled = [Compiled(loaded) for _ in range(3)]
-    held = len(os.listdir("/proc/self/task"))
-    assert held == before + 3 * (torch.get_num_threads() - 1)
+    added = 3 * (torch.get_num_threads() - 1)
+    wait_until(lambda: _num_step_threads() == before + added)  # each gives itself its name
     compiled.clear()
     gc.collect()
-    assert len(os.listdir("/proc/self/task")) == before
+    wait_until(lambda: _num_step_threads() == before)
 
 
 @pytest.mark.parametrize(
