@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from engine.errors import WeightsError
-from engine.inference.compiled import ARCHITECTURES
+from engine.inference.compiled import ARCHITECTURES, DTYPES
 from engine.models.architecture import CONSOLE_QUANTIZATION, Architecture, gguf_name
 from engine.models.attention_lines import attention_lines
 from engine.models.budget import Budget
@@ -31,7 +31,6 @@ from engine.models.weight_lines import ITEM_BYTES, Kind, Line, Placement, total_
 from engine.weights.preview import Preview
 from engine.weights.sources import HubId, Source, find_source
 
-_COMPILED_DTYPES = ("float32", "bfloat16")
 # Less context than this is of no use.
 _LEAST_CONTEXT_TOKENS = 256
 
@@ -226,7 +225,7 @@ def resolve_placement(spec: ModelSpec, budget: Budget, architecture: Architectur
             return Placement(budget.device, architecture.dtype, spec.quantization)
     kind = architecture.model_type
     is_known = architecture.name in (ARCHITECTURES.get(kind), gguf_name(kind)) and kind in ARCHITECTURES
-    is_compiled = budget.can_compile and dtype in _COMPILED_DTYPES and is_known
+    is_compiled = budget.can_compile and dtype in DTYPES and is_known
     return Placement(budget.device, dtype, spec.quantization, is_compiled)
 
 

@@ -8,3 +8,5 @@ ARCHITECTURES = {
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
 }
+# What a model may be loaded in.
+DTYPES = ("float32", "bfloat16")

@@ -170,12 +170,25 @@ static inline void sum_lanes(const f8 *sums, float *out) {
 #endif
 }
 
+static inline float sum_of(f8 values) {
+    f8 sums[COLUMNS] = {values};
+    float out[COLUMNS];
+    sum_lanes(sums, out);
+    return out[0];
+}
+
+static inline f8 either(i8 is_first, f8 first, f8 second) {
+    return (f8)(((i8)first & is_first) | ((i8)second & ~is_first));
+}
+
+static inline f8 larger(f8 left, f8 right) { return either(left > right, left, right); }
+
 /* e to the power of each, to about one part in ten million (the polynomial of Cephes' expf) */
 static inline f8 exponential(f8 x) {
     const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
     f8 least = (f8){0} - 87.3f, most = (f8){0} + 88.3f;
-    x = (f8)(((i8)x & (x > least)) | ((i8)least & ~(x > least)));
-    x = (f8)(((i8)x & (x < most)) | ((i8)most & ~(x < most)));
+    x = larger(x, least);
+    x = either(x < most, x, most);
     f8 power = (x * 1.44269504f + magic) - magic;
     f8 rest = x - power * 0.693359375f + power * 2.12194440e-4f;
     f8 series = rest * 1.9875691500e-4f + 1.3981999507e-3f;
@@ -312,20 +325,13 @@ static void multiply(const Linear *linear, const Rows *x, int64_t num_rows, int6
 }
 
 static void normalize(const float *x, const float *weight, int64_t width, float epsilon, float *out) {
-    f8 squares[COLUMNS] = {{0}};
+    f8 squares = {0};
     for (int64_t k = 0; k < width; k += LANES) {
         f8 values = load_float32(x + k);
-        squares[0] += values * values;
+        squares += values * values;
     }
-    float sums[COLUMNS];
-    sum_lanes(squares, sums);
-    float factor = 1.0f / sqrtf(sums[0] / (float)width + epsilon);
+    float factor = 1.0f / sqrtf(sum_of(squares) / (float)width + epsilon);
     for (int64_t k = 0; k < width; k += LANES) *(f8 *)(out + k) = load_float32(weight + k) * (load_float32(x + k) * factor);
-}
-
-static inline f8 larger(f8 left, f8 right) {
-    i8 is_left = left > right;
-    return (f8)(((i8)left & is_left) | ((i8)right & ~is_left));
 }
 
 static float largest_lane(f8 values) {
@@ -340,20 +346,18 @@ static float make_whole(const float *x, int64_t width, int16_t *out) {
     const float magic = 12582912.0f; /* as in `exponential`; the integer is then the lowest bits */
     int64_t most = ((int64_t)1 << 27) / width;
     float bound = most < 32767 ? (float)most : 32767.0f;
-    f8 sizes = {0}, odd[COLUMNS] = {{0}};
+    f8 sizes = {0}, odd = {0};
     for (int64_t k = 0; k < width; k += LANES) {
         f8 values = load_float32(x + k);
         sizes = larger(sizes, larger(values, -values));
-        odd[0] += values * 0.0f;
+        odd += values * 0.0f;
     }
-    float oddities[COLUMNS];
-    sum_lanes(odd, oddities);
     float largest = largest_lane(sizes), factor = largest > 0.0f ? bound / largest : 0.0f;
     for (int64_t k = 0; k < width; k += LANES) {
         i8 bits = (i8)(load_float32(x + k) * factor + magic);
         *(s8 *)(out + k) = __builtin_convertvector(bits, s8);
     }
-    return largest / bound + oddities[0];
+    return largest / bound + sum_of(odd);
 }
 
 /* As transformers' rotate_half: the two halves of the rotated part are the two coordinates. */
@@ -410,14 +414,14 @@ static Mix *const mix_of[][4] = {
 static void soften(float *scores, int64_t count) {
     int64_t padded = (count + LANES - 1) / LANES * LANES;
     for (int64_t t = count; t < padded; t++) scores[t] = -INFINITY;
-    f8 most = load_float32(scores), totals[COLUMNS] = {{0}};
+    f8 most = load_float32(scores), totals = {0};
     for (int64_t t = LANES; t < padded; t += LANES) most = larger(most, load_float32(scores + t));
-    float largest = largest_lane(most), sums[COLUMNS];
+    float largest = largest_lane(most);
     for (int64_t t = 0; t < padded; t += LANES) *(f8 *)(scores + t) = exponential(load_float32(scores + t) - largest);
     for (int64_t t = count; t < padded; t++) scores[t] = 0.0f;
-    for (int64_t t = 0; t < padded; t += LANES) totals[0] += load_float32(scores + t);
-    sum_lanes(totals, sums);
-    for (int64_t t = 0; t < padded; t += LANES) *(f8 *)(scores + t) = load_float32(scores + t) / sums[0];
+    for (int64_t t = 0; t < padded; t += LANES) totals += load_float32(scores + t);
+    float total = sum_of(totals);
+    for (int64_t t = 0; t < padded; t += LANES) *(f8 *)(scores + t) = load_float32(scores + t) / total;
 }
 
 /* Attention of up to three heads, whose queries lie one after another, over the same `count` keys and values. */

@@ -105,8 +105,7 @@ def why_not_laid_out(model: Any) -> str | None:
     if head_dim % _LANES[_FLOAT32]:
         return f"its heads are {head_dim} wide, no multiple of {_LANES[_FLOAT32]}"
     for name, module in model.named_modules():
-        is_linear = isinstance(module, nn.Linear) or hasattr(module, "in_features")
-        if is_linear and (why := _why_not_linear(module)):
+        if hasattr(module, "in_features") and (why := _why_not_linear(module)):
             return f"{name} {why}"
     return None
 
