@@ -225,7 +225,8 @@ def resolve_placement(spec: ModelSpec, budget: Budget, architecture: Architectur
             return Placement(budget.device, architecture.dtype, spec.quantization)
     kind = architecture.model_type
     is_known = architecture.name in (ARCHITECTURES.get(kind), gguf_name(kind)) and kind in ARCHITECTURES
-    is_compiled = budget.can_compile and dtype in DTYPES and is_known
+    is_eager = resolve_attention(spec.attention) == "eager"
+    is_compiled = budget.can_compile and dtype in DTYPES and is_known and not is_eager
     return Placement(budget.device, dtype, spec.quantization, is_compiled)
 
 

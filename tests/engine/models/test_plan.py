@@ -153,6 +153,22 @@ def test_the_setting_for_caches_binds() -> None:
     assert _plan("Llama-3-8B", bound, Demand(8_192, 1)).verdict is Verdict.FITS
 
 
+@pytest.mark.parametrize(
+    ("name", "fields", "is_compiled"),
+    [
+        ("Qwen3-0.6B", {}, True),
+        ("Qwen3-0.6B", {"attention": "sdpa"}, True),
+        ("Qwen3-0.6B", {"attention": "eager"}, False),
+        ("Qwen3-0.6B", {"dtype": "float16"}, False),
+        ("Mixtral-8x7B", {}, False),
+    ],
+)
+def test_steps_are_compiled_where_loading_compiles_them(name: str, fields: dict[str, str], is_compiled: bool) -> None:
+    plan = _plan(name, replace(_LAPTOP, can_compile=True), Demand(1_000), **fields)
+    assert plan.placement.is_compiled is is_compiled
+    assert not _plan(name, _LAPTOP, Demand(1_000), **fields).placement.is_compiled
+
+
 def test_the_image_encoder_is_counted() -> None:
     plan = _plan("GLM-4.1V-9B", _H100, Demand(8_192))
     parts = {line.what: line.num_bytes for line in plan.lines}
