@@ -27,6 +27,7 @@ from torch.nn import functional
 from transformers import AttentionInterface
 
 from engine.inference.image_prompt import ImagePrompt
+from engine.inference.upload import upload
 from engine.models.spec import AttentionKernel
 from engine.scheduling.admission import Stretch
 
@@ -233,10 +234,13 @@ class PackedBatch:
 
 
 class PackedInput:
-    """What one forward pass runs, collected request by request."""
+    """What one forward pass runs, collected request by request. `chosen` are the ids of the requests' tokens that only
+    the device knows, in the order in which they are added."""
 
-    def __init__(self) -> None:
+    def __init__(self, chosen: torch.Tensor | None = None) -> None:
         self._ids: list[int] = []
+        self._chosen = chosen
+        self._chosen_rows: list[int] = []
         self._positions: list[int] = []
         self._spans: list[Span] = []
         self._placed: list[tuple[int, torch.Tensor]] = []
@@ -247,9 +251,13 @@ class PackedInput:
         return len(self._ids)
 
     def add(self, cache: Cache, token_ids: Sequence[int], past: int, images: ImagePrompt | None = None) -> None:
-        """Run `token_ids` after the `past` tokens that `cache` holds, and count them as held from now on. `images`
-        are those of the prompt they are of."""
-        begin, cache.length = len(self._ids), past + len(token_ids)
+        """Run `token_ids` after the `past` tokens that `cache` holds, and count them as held from now on; none are the
+        next one of `chosen`. `images` are those of the prompt they are of."""
+        begin = len(self._ids)
+        if not token_ids:
+            self._chosen_rows.append(begin)
+            token_ids = (0,)
+        cache.length = past + len(token_ids)
         if images is not None:
             self._show(images, begin, past, cache.length)
         wholes = () if images is None else images.wholes
@@ -268,10 +276,12 @@ class PackedInput:
     def arguments(self, model: Any, device: torch.device) -> dict[str, Any]:
         """What `model` is called with: ids, or embeddings where images are among them, and positions, (1, tokens) or
         (3, 1, tokens)."""
-        ids = torch.tensor([self._ids], device=device)
+        ids = upload(torch.tensor([self._ids]), device)
+        if self._chosen is not None:
+            ids[0, upload(torch.tensor(self._chosen_rows), device)] = self._chosen
         return {
             **({"inputs_embeds": self._embeddings(model, ids)} if self._features else {"input_ids": ids}),
-            "position_ids": self._position_ids().to(device),
+            "position_ids": upload(self._position_ids(), device),
             "use_cache": False,
             "packed_batch": self._batch(),
         }

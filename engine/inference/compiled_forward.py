@@ -43,7 +43,7 @@ class Compiled(Packed):
     def stepping(self) -> AbstractContextManager[None]:
         return one_thread()
 
-    def logits(self, parts: Sequence[Part]) -> torch.Tensor:
+    def logits(self, parts: Sequence[Part], _chosen: torch.Tensor | None = None) -> torch.Tensor:
         caches: list[attention.SequenceCache] = []
         ids: list[int] = []
         positions: list[int] = []
@@ -56,10 +56,10 @@ class Compiled(Packed):
             wanted.extend(range(len(ids) - part.num_logits, len(ids)))
             part.cache.length = part.past + num_tokens
         logits = torch.empty((len(wanted), self._layout.num_vocab))
-        self._run(ids, positions, caches, wanted, logits)
+        self._call(ids, positions, caches, wanted, logits)
         return logits
 
-    def _run(
+    def _call(
         self,
         ids: list[int],
         positions: list[int],

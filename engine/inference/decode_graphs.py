@@ -3,31 +3,35 @@ would hand it thousands of small pieces.
 
 A graph has a fixed number of rows, so there is one for each of some batch sizes, and rows that nobody needs are filled
 with a scratch place of the pool. What a row is (token, position, places in the pool) lies in one buffer that is written
-before each replay.
+before each replay; the tokens may come from the device, as it chose them in the step before.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from engine.inference.pool import KvPool, PooledBatch, PooledCache
+from engine.inference.upload import upload
 
 _SMALL_SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96)
 _STEP = 64
 _NUM_FIELDS = 5
 _WARM_UPS = 2
+# The next step is written while the device may still read the one before.
+_NUM_BUFFERS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One request's next token: its id, its position, its place in the cache, and that cache."""
+    """One request's next token: its id (None where only the device knows it), its position, its place in the cache, and
+    that cache."""
 
-    token_id: int
+    token_id: int | None
     position: int
     place: int
     cache: PooledCache
@@ -40,15 +44,25 @@ def sizes_up_to(most: int) -> tuple[int, ...]:
 
 
 class DecodeGraphs:
-    """The graphs of one model and pool. Belongs to the thread that steps the runner."""
+    """The graphs of one model and pool. Belongs to the thread that steps the runner. `run_step` gives logits (rows,
+    vocab) of ids and positions, (rows,) each."""
 
-    def __init__(self, model: Any, pool: KvPool, max_rows: int, max_length: int) -> None:
-        self._model = model
+    def __init__(
+        self,
+        run_step: Callable[[torch.Tensor, torch.Tensor, PooledBatch], torch.Tensor],
+        pool: KvPool,
+        max_rows: int,
+        max_length: int,
+    ) -> None:
+        self._run_step = run_step
         self._pool = pool
         self._max_length = max_length
         self._sizes = sizes_up_to(max_rows)
         device = pool.layers[0].device
-        self._host = torch.zeros(_NUM_FIELDS, max_rows, dtype=torch.int64).pin_memory()
+        self._buffers = [
+            torch.zeros(_NUM_FIELDS, max_rows, dtype=torch.int64).pin_memory() for _ in range(_NUM_BUFFERS)
+        ]
+        self._num_runs = 0
         self._rows = torch.zeros(_NUM_FIELDS, max_rows, dtype=torch.int64, device=device)
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, torch.Tensor]] = {}
         self._memory: Any = None
@@ -94,27 +108,37 @@ class DecodeGraphs:
         ids, positions, slots, starts, lengths = (field[:size] for field in self._rows)
         ends = torch.cat((starts, starts[-1:] + lengths[-1:])).to(torch.int32)
         borders = torch.arange(size + 1, dtype=torch.int32, device=self._rows.device)
-        batch = PooledBatch(self._pool.layers, slots, borders, ends, lengths.to(torch.int32), 1, self._max_length)
-        output = self._model(
-            input_ids=ids[None], position_ids=positions[None], use_cache=False, packed_batch=batch, logits_to_keep=0
-        )
-        logits: torch.Tensor = output.logits[0]
-        return logits
+        lengths = lengths.to(torch.int32)
+        layers = self._pool.layers
+        batch = PooledBatch(layers, slots, borders, ends, lengths, 1, self._max_length, num_single=size)
+        return self._run_step(ids, positions, batch)
 
     def _fill(self, rows: Sequence[Row], size: int) -> None:
         """Rows beyond those given read and write the scratch place, the pool's first."""
-        numbers = self._host.numpy()
-        numbers[:, :size] = 0
+        self._num_runs += 1
+        buffer = self._buffers[self._num_runs % _NUM_BUFFERS]
+        numbers = buffer.numpy()
+        numbers[:, len(rows) : size] = 0
         numbers[4, len(rows) : size] = 1
-        for index, row in enumerate(rows):
-            start = row.cache.start
-            numbers[:, index] = (row.token_id, row.position, start + row.place, start, row.place + 1)
-        self._rows[:, :size].copy_(self._host[:, :size], non_blocking=True)
+        starts = [row.cache.start for row in rows]
+        numbers[:, : len(rows)] = (
+            [row.token_id or 0 for row in rows],
+            [row.position for row in rows],
+            [start + row.place for start, row in zip(starts, rows, strict=True)],
+            starts,
+            [row.place + 1 for row in rows],
+        )
+        self._rows[:, :size].copy_(buffer[:, :size], non_blocking=True)
 
-    def run(self, rows: Sequence[Row]) -> torch.Tensor:
-        """Logits (rows, vocab), to be read before the next run; `rows` are at most `max_rows`, the graphs are ready."""
+    def run(self, rows: Sequence[Row], chosen: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits (rows, vocab), to be read before the next run; `rows` are at most `max_rows`, the graphs are ready,
+        and `chosen` are the tokens that only the device knows."""
         size = self._sizes[bisect_left(self._sizes, len(rows))]
         graph, logits = self._graphs[size]
         self._fill(rows, size)
+        if chosen is not None:
+            unknown = [index for index, row in enumerate(rows) if row.token_id is None]
+            places = slice(len(rows)) if len(unknown) == len(rows) else upload(torch.tensor(unknown), self._rows.device)
+            self._rows[0, places] = chosen
         graph.replay()
         return logits[: len(rows)]

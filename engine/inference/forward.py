@@ -17,6 +17,7 @@ import torch
 
 from engine.inference import attention
 from engine.inference.image_prompt import ImagePrompt
+from engine.inference.upload import upload
 from engine.models.loader import LoadedModel
 
 
@@ -26,7 +27,8 @@ class Part:
 
     Attributes:
         cache: of the request, as the same forward's `new_cache` gave it, with room for `past` and `token_ids`.
-        token_ids: its next tokens, to be run after the `past` ones that the cache holds.
+        token_ids: its next tokens, to be run after the `past` ones that the cache holds. Empty where there is one,
+            whose id only the device knows.
         images: those of the prompt they are of.
         num_logits: of how many of its last tokens logits are wanted; 0 for a piece of a prompt that is not its last.
     """
@@ -37,6 +39,11 @@ class Part:
     images: ImagePrompt | None = None
     num_logits: int = 1
 
+    @property
+    def is_known(self) -> bool:
+        """Whether the ids of its tokens are known here."""
+        return len(self.token_ids) > 0
+
 
 class Forward(Protocol):
     """Runs the forward passes of one model, on one thread at a time. The caches hold the tokens of the parts
@@ -45,6 +52,8 @@ class Forward(Protocol):
     Attributes:
         held_tokens: of caches, for which memory is taken whether requests use it or not.
         name: how it runs them, in words.
+        runs_ahead: whether the device computes while the caller goes on, so that it gains by being handed the next step
+            before the last one is known here.
     """
 
     @property
@@ -52,6 +61,9 @@ class Forward(Protocol):
 
     @property
     def held_tokens(self) -> int: ...
+
+    @property
+    def runs_ahead(self) -> bool: ...
 
     def new_cache(self, num_tokens: int, most: int) -> Any:
         """An empty cache of one request, with room for `num_tokens` and, once asked, for `most`. It has
@@ -64,8 +76,9 @@ class Forward(Protocol):
     def stepping(self) -> AbstractContextManager[None]:
         """What is around a step of requests: its pass, and the choice of its tokens."""
 
-    def logits(self, parts: Sequence[Part]) -> torch.Tensor:
-        """Of the last tokens of each part, as many as it wants, in their order, (number of them, vocab)."""
+    def logits(self, parts: Sequence[Part], chosen: torch.Tensor | None = None) -> torch.Tensor:
+        """Of the last tokens of each part, as many as it wants, in their order, (number of them, vocab). `chosen` are
+        the ids on the device of the parts that are not known here, in their order."""
 
     def hidden(self, parts: Sequence[Part]) -> torch.Tensor:
         """After the last layer's norm, of all tokens of all parts, (tokens, width)."""
@@ -92,18 +105,25 @@ class Packed:
     def new_cache(self, num_tokens: int, _most: int) -> attention.Cache:
         return attention.SequenceCache(self._shape, num_tokens)
 
+    @property
+    def runs_ahead(self) -> bool:
+        return self._shape.device.type == "cuda"
+
     def stepping(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def logits(self, parts: Sequence[Part]) -> torch.Tensor:
-        packed = attention.PackedInput()
+    def logits(self, parts: Sequence[Part], chosen: torch.Tensor | None = None) -> torch.Tensor:
+        packed = attention.PackedInput(chosen)
         wanted: list[int] = []
         for part in parts:
             packed.add(part.cache, part.token_ids, part.past, part.images)
             wanted.extend(range(len(packed) - part.num_logits, len(packed)))
-        device = self._shape.device
-        kept = torch.tensor(wanted, dtype=torch.long, device=device)
-        logits: torch.Tensor = self._model(**packed.arguments(self._model, device), logits_to_keep=kept).logits[0]
+        return self._run(packed, upload(torch.tensor(wanted, dtype=torch.long), self._shape.device))
+
+    def _run(self, packed: attention.PackedInput, wanted: torch.Tensor) -> torch.Tensor:
+        """Logits of the rows at `wanted`."""
+        arguments = packed.arguments(self._model, self._shape.device)
+        logits: torch.Tensor = self._model(**arguments, logits_to_keep=wanted).logits[0]
         return logits
 
     def hidden(self, parts: Sequence[Part]) -> torch.Tensor:

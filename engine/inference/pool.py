@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
 
 import torch
 
 from engine.inference.attention import Cache, CacheShape, Kernel, KeysValues, Span
 from engine.inference.regions import Region, Regions
+from engine.inference.upload import upload
 
 # The rows that fill up a batch of fixed size (decode_graphs.py) read and write here.
 _SCRATCH_TOKENS = 1
@@ -134,14 +136,15 @@ class KvPool:
         starts = torch.cat((numbers[:, 0], numbers[-1:].sum(1, dtype=torch.int32)))
         return PooledBatch(
             self.layers,
-            torch.cat(places).to(device),
-            borders.to(device),
-            starts.to(device),
-            numbers[:, 1].contiguous().to(device),
+            upload(torch.cat(places), device),
+            upload(borders, device),
+            upload(starts, device),
+            upload(numbers[:, 1].contiguous(), device),
             max(span.end - span.begin for span in spans),
             int(numbers[:, 1].max()),
             image_rows,
             added,
+            sum(1 for _ in takewhile(lambda span: span.end - span.begin == 1, spans)),
         )
 
 
@@ -155,6 +158,7 @@ class PooledBatch:
         borders: where each request's rows begin, and the end, (requests + 1,), int32.
         starts: where each request's keys begin in the pool, and an end, (requests + 1,), int32.
         lengths: keys of each request, this pass's among them, (requests,), int32.
+        num_single: how many requests, from the first on, have one row each.
     """
 
     layers: Sequence[torch.Tensor]
@@ -166,6 +170,18 @@ class PooledBatch:
     max_length: int
     image_rows: list[int] = field(default_factory=list)
     added: torch.Tensor | None = None
+    num_single: int = 0
+    _rest: PooledBatch | None = None
+
+    def after_single(self) -> PooledBatch:
+        """The requests that come after those with one row each."""
+        if not self.num_single:
+            return self
+        if self._rest is None:
+            borders, starts = self.borders[self.num_single :] - self.num_single, self.starts[self.num_single :]
+            slots, lengths = self.slots[self.num_single :], self.lengths[self.num_single :]
+            self._rest = replace(self, slots=slots, borders=borders, starts=starts, lengths=lengths, num_single=0)
+        return self._rest
 
     def attend(
         self,
@@ -183,10 +199,16 @@ class PooledBatch:
         kept = self.layers[layer]
         kept[0].index_copy_(0, self.slots, key[0].transpose(0, 1))
         kept[1].index_copy_(0, self.slots, value[0].transpose(0, 1))
-        attended = torch.ops.aten._flash_attention_forward(
-            query[0].transpose(0, 1),
-            kept[0],
-            kept[1],
+        return self.attend_kept(layer, query[0].transpose(0, 1), scaling, window).unsqueeze(0)
+
+    def attend_kept(self, layer: int, query: torch.Tensor, scaling: float | None, window: int | None) -> torch.Tensor:
+        """Attend with the query, (rows, heads, head dim), to what is in the pool, this pass's keys and values among it;
+        gives the same shape."""
+        keys, values = self.layers[layer]
+        attended: torch.Tensor = torch.ops.aten._flash_attention_forward(
+            query,
+            keys,
+            values,
             self.borders,
             self.starts,
             self.max_rows,
@@ -199,7 +221,7 @@ class PooledBatch:
             window_size_right=None if window is None else 0,
             seqused_k=self.lengths,
         )[0]
-        return attended.unsqueeze(0)  # type: ignore[no-any-return]
+        return attended
 
 
 def _start_of(cache: Cache) -> int:

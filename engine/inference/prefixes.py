@@ -105,6 +105,12 @@ class PrefixStore:
             if block in self._blocks:
                 self._blocks.move_to_end(block)
 
+    def clear(self) -> bool:
+        """Keep nothing of what is kept now; whether that was anything."""
+        had_some = bool(self._blocks)
+        self._blocks.clear()
+        return had_some
+
     def make_room(self, room_tokens: int) -> None:
         """From now on, keep no more than there is room for beside the running requests."""
         self._room_tokens = max(0, room_tokens)

@@ -2,7 +2,9 @@
 
 One step: end what was cancelled or is late, admit, show the model an image that waits for that, run the pending tokens
 of all running requests (forward.py), sample one token for each request whose tokens are all computed, deliver.
-Requests join and leave between any two steps.
+Requests join and leave between any two steps. Where the device computes by itself it is handed a step before the tokens
+of the one before are known here (launched.py), so that it does not wait for their delivery; an answer that turns out to
+have ended has then had one row too many, which nobody sees.
 
 The interface is small so that the whole of it can be replaced: `submit`, `cancel`, `step`, `wait`, `refuse`,
 `close`.
@@ -17,9 +19,10 @@ import torch
 
 from engine.clock import Clock
 from engine.errors import InstanceNotReadyError, InvalidRequestError, QueueFullError
-from engine.inference.choosing import choose
+from engine.inference.choosing import Choice, choose
 from engine.inference.forward import Part
 from engine.inference.image_encoder import ImageEncoder
+from engine.inference.launched import Launched
 from engine.inference.parity import forward_of_requests
 from engine.inference.prefixes import PrefixLimits, PrefixStore
 from engine.inference.request import Finished, FinishReason, TokenInfo
@@ -63,8 +66,11 @@ class Runner:
         self._prefixes = PrefixStore(prefix_limits or PrefixLimits())
         self._rate = TokenRate()
         self._num_steps = 0
+        self._launched: Launched | None = None
+        self._delivered_s = 0.0
         self._held_back: str | None = None
         self._encoder = ImageEncoder(loaded, clock, lambda sequence, why: self._end(sequence, FinishReason.ERROR, why))
+        self._token_texts: dict[int, str] = {}  # of no more than the vocabulary
         self.token_gaps: Histogram | None = None
 
     def submit(self, sequence: Sequence) -> None:
@@ -133,12 +139,12 @@ class Runner:
         """Do one step; False when there was nothing to run."""
         self._end_cancelled_and_late()
         self._admit()
+        before, self._launched = self._launched, None
         if not self._running:
             return False
         self._encoder.step(self._running.values())
-        loads = [sequence.load() for sequence in self._running.values() if sequence.is_seen]
-        if loads:
-            self._run(plan_step(loads, self.limits))
+        with self._compute.stepping():
+            self._run_and_deliver(before)
         self._num_steps += 1
         return True
 
@@ -218,7 +224,7 @@ class Runner:
             # Where no place is free nobody starts, and whose turn it is need not be found out.
             is_full = len(running) >= self.limits.max_running
             waiting = self._queue if is_full else self._queue.take_turns(now, running)
-            loads = [sequence.load() for sequence in running]
+            loads = [sequence.load() for sequence in running] if len(self._queue) else []
             decision = admit((sequence.load() for sequence in waiting), loads, self.limits)
             self._held_back = decision.held_back
             for request_id in decision.admitted:
@@ -241,34 +247,81 @@ class Runner:
             why = f"the GPU has no room for the {needed} that this request may need: ask for fewer max_tokens, or lower"
             self._end(sequence, FinishReason.ERROR, f"{why} CONSOLE_KV_CACHE_GIB")
 
-    def _run(self, chunks: tuple[Chunk, ...]) -> None:
-        """Compute the chunks, and deliver a token for each request that is due one."""
-        began_s = self._clock.monotonic()
-        with self._compute.stepping():
-            complete, logits = self._forward(chunks)
-            self._choose_tokens(complete, logits)
-        self._prefixes.time(chunks, self._clock.monotonic() - began_s)
+    def _run_and_deliver(self, before: Launched | None) -> None:
+        """Run a step, and deliver what it or the one `before` it chose."""
+        if before is not None and not self._can_follow(before):
+            self._deliver(before)
+            before = None
+        ready = [sequence for sequence in self._running.values() if sequence.is_seen and not sequence.is_chosen_whole]
+        chunks = plan_step([sequence.load() for sequence in ready], self.limits)
+        launched = self._launch(chunks, before) if chunks else None
+        if before is not None:
+            self._deliver(before)
+        if launched is not None and self._compute.runs_ahead:
+            self._launched = launched
+        elif launched is not None:
+            self._deliver(launched)
 
-    def _forward(self, chunks: tuple[Chunk, ...]) -> tuple[list[Sequence], torch.Tensor]:
-        """Run the chunks; the sequences that now await a token, and their logits (number of them, vocab)."""
-        logits = self._compute.logits([self._part(chunk) for chunk in chunks])
-        complete: list[Sequence] = []
+    def _can_follow(self, before: Launched) -> bool:
+        return before.can_be_followed and all(sequence.can_run_ahead for sequence in self._running.values())
+
+    def _launch(self, chunks: tuple[Chunk, ...], before: Launched | None) -> Launched | None:
+        """Have the chunks computed, and a token chosen for each request that is due one; None where there was no memory
+        for it, and some was made."""
+        began_s = self._clock.monotonic()
+        try:
+            complete, choice = self._compute_chunks(chunks, before)
+        except torch.OutOfMemoryError:
+            self._make_memory(chunks)
+            return None
         for chunk in chunks:
             sequence = self._running[chunk.request_id]
-            if sequence.advance(sequence.num_computed + chunk.num_tokens):
-                complete.append(sequence)
-            self._prefixes.keep(sequence, chunk.num_tokens, self._compute)
-        return complete, logits
+            sequence.advance(sequence.num_computed + chunk.num_tokens)
+            self._keep_prefix(sequence, chunk.num_tokens)
+        for sequence in complete:
+            sequence.num_chosen += 1
+        return Launched(chunks, complete, choice, began_s)
+
+    def _compute_chunks(self, chunks: tuple[Chunk, ...], before: Launched | None) -> tuple[list[Sequence], Choice]:
+        parts = [self._part(chunk) for chunk in chunks]
+        sequences = [self._running[chunk.request_id] for chunk in chunks]
+        pairs = list(zip(sequences, parts, strict=True))
+        unknown = [sequence for sequence, part in pairs if not part.is_known]
+        chosen = before.tokens_of(unknown) if before is not None and unknown else None
+        logits = self._compute.logits(parts, chosen)
+        complete = [sequence for sequence, part in pairs if part.num_logits]
+        return complete, choose(complete, logits, is_batched=self._compute.runs_ahead or logits.is_cuda)
+
+    def _keep_prefix(self, sequence: Sequence, num_tokens: int) -> None:
+        try:
+            self._prefixes.keep(sequence, num_tokens, self._compute)
+        except torch.OutOfMemoryError:
+            self._prefixes.clear()
 
     def _part(self, chunk: Chunk) -> Part:
         sequence = self._running[chunk.request_id]
         past, stop = sequence.num_computed, sequence.num_computed + chunk.num_tokens
         cache = sequence.cache_for(self._compute, stop)
-        awaits_token = stop == len(sequence.token_ids)
-        return Part(cache, sequence.token_ids[past:stop], past, sequence.images, int(awaits_token))
+        return Part(cache, sequence.token_ids[past:stop], past, sequence.images, int(stop == sequence.num_tokens))
 
-    def _choose_tokens(self, sequences: list[Sequence], logits: torch.Tensor) -> None:
-        for sequence, chosen in zip(sequences, choose(sequences, logits), strict=True):
+    def _make_memory(self, chunks: tuple[Chunk, ...]) -> None:
+        """Let go of what is kept of prompts, or if that is nothing, of the request with most tokens in the step."""
+        if self._prefixes.clear():
+            return
+        largest = max(chunks, key=lambda chunk: chunk.num_tokens)
+        why = f"the GPU has no memory left for a step with {largest.num_tokens:,} tokens of this request"
+        remedy = "send it again when fewer run, or lower CONSOLE_CHUNK_TOKENS or CONSOLE_KV_CACHE_GIB"
+        self._end(self._running[largest.request_id], FinishReason.ERROR, f"{why}: {remedy}")
+
+    def _deliver(self, launched: Launched) -> None:
+        found = launched.choice.read()
+        now = self._clock.monotonic()
+        self._prefixes.time(launched.chunks, now - max(launched.began_s, self._delivered_s))
+        self._delivered_s = now
+        for sequence, chosen in zip(launched.sequences, found, strict=True):
+            sequence.num_chosen -= 1
+            if self._running.get(sequence.request_id) is not sequence:
+                continue  # it ended meanwhile
             if isinstance(chosen, str):
                 self._end(sequence, FinishReason.ERROR, chosen)
                 continue
@@ -287,7 +340,11 @@ class Runner:
                 self._end(sequence, reason)
 
     def _token_text(self, token_id: int) -> str:
-        return token_text(self._loaded.tokenizer, token_id)
+        """Each is worked out once, which takes longer than all else that is done for a token."""
+        text = self._token_texts.get(token_id)
+        if text is None:
+            text = self._token_texts[token_id] = token_text(self._loaded.tokenizer, token_id)
+        return text
 
     def _end(
         self, sequence: Sequence, reason: FinishReason, error: str | None = None, retry_after_s: float | None = None

@@ -18,6 +18,9 @@ from engine.inference.request import SamplingParams
 _NUCLEUS_CANDIDATES = 512
 # A smaller divisor would be zero in float32, and 0 / 0 is no probability.
 LEAST_TEMPERATURE = float(torch.finfo(torch.float32).tiny)
+# Why a row has no token.
+NOT_FINITE = "the model produced logits that are not finite"
+NOT_ALLOWED = "the model gives no token a chance that the answer's grammar allows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +55,10 @@ def sample(
     """
     raw = logits.float()
     if not bool(torch.isfinite(raw.max())):
-        raise FloatingPointError("the model produced logits that are not finite")
+        raise FloatingPointError(NOT_FINITE)
     row = shape_row(raw, params, prompt_ids, output_counts, allowed)
     if allowed is not None and not bool(torch.isfinite(row.max())):
-        raise FloatingPointError("the model gives no token a chance that the answer's grammar allows")
+        raise FloatingPointError(NOT_ALLOWED)
     token_id = int(row.argmax()) if params.temperature == 0 else draw(row, params, uniform)
     if params.top_logprobs is None:
         return Sampled(token_id)

@@ -89,7 +89,11 @@ class Separate:
         name = next((name for name in _CACHE_NAMES if name in self._names), _CACHE_NAMES[0])
         return OwnCache({name: DynamicCache(config=self._model.config.get_text_config(decoder=True))})
 
-    def logits(self, parts: Sequence[Part]) -> torch.Tensor:
+    @property
+    def runs_ahead(self) -> bool:
+        return False
+
+    def logits(self, parts: Sequence[Part], _chosen: torch.Tensor | None = None) -> torch.Tensor:
         return torch.cat([self._logits(part) for part in parts])
 
     def _logits(self, part: Part) -> torch.Tensor:

@@ -55,6 +55,7 @@ class Sequence:
         self.num_prompt_tokens = len(prompt_ids)
         self.num_computed = 0
         self.num_lent = 0  # of them, those that another request's prompt had computed
+        self.num_chosen = 0  # tokens chosen on the device, whose ids are not known here yet
         self.prompt_blocks: tuple[bytes, ...] = ()
         self.output_counts: Counter[int] = Counter()
         self.seed = request.sampling.seed_or_drawn()
@@ -76,6 +77,23 @@ class Sequence:
         return len(self.token_ids) - self.num_prompt_tokens
 
     @property
+    def num_tokens(self) -> int:
+        """Of prompt and answer, those among them that only the device knows."""
+        return len(self.token_ids) + self.num_chosen
+
+    @property
+    def is_chosen_whole(self) -> bool:
+        """Whether the answer is as long as it may get once what was chosen is known."""
+        return self.num_output_tokens + self.num_chosen >= self.max_tokens
+
+    @property
+    def can_run_ahead(self) -> bool:
+        """Whether its next token can be chosen without knowing here what the one before it was."""
+        params = self.request.sampling
+        counts = params.repetition_penalty != 1.0 or params.presence_penalty or params.frequency_penalty
+        return self._matcher is None and not counts
+
+    @property
     def reserved_tokens(self) -> int:
         """What prompt and longest answer take together."""
         return self.num_prompt_tokens + self.max_tokens
@@ -83,7 +101,7 @@ class Sequence:
     def load(self) -> Load:
         """This request as admission and step planning see it."""
         wholes = () if self.images is None else self.images.wholes
-        return Load(self.request_id, self.reserved_tokens, self.num_computed, len(self.token_ids), wholes)
+        return Load(self.request_id, self.reserved_tokens, self.num_computed, self.num_tokens, wholes)
 
     @property
     def is_seen(self) -> bool:
@@ -93,13 +111,11 @@ class Sequence:
     def _cancel(self) -> None:
         self.is_cancelled = True
 
-    def advance(self, num_computed: int) -> bool:
-        """So many tokens are computed now; whether the request awaits its next one. Images are let go once their
-        prompt is computed."""
+    def advance(self, num_computed: int) -> None:
+        """So many tokens are computed now. Images are let go once their prompt is computed."""
         self.num_computed = num_computed
         if self.images is not None and num_computed >= self.num_prompt_tokens:
             self.images.drop()
-        return num_computed == len(self.token_ids)
 
     def start(self, now_s: float) -> None:
         """Mark the request scheduled."""

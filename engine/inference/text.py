@@ -55,6 +55,7 @@ class Detokenizer:
         self._backend = backend
         self._shown = shown or {}
         self._context: list[int] = []  # given out last; they decide how the pending ones are joined
+        self._context_text = ""
         self._pending: list[int] = []
         self._stops = StopStrings(stops)
 
@@ -67,22 +68,26 @@ class Detokenizer:
         """New text, possibly empty: a character may need several tokens."""
         if token_id in self._shown:
             piece = self._pending_text().rstrip(_REPLACEMENT) + self._shown[token_id]
-            self._context, self._pending = [], []
+            self._follow([])
             return self._stops.feed(piece)
         self._pending.append(token_id)
         piece = self._pending_text()
         is_partial = not piece or piece.endswith(_REPLACEMENT)
         if is_partial and len(self._pending) < _MOST_PENDING:
             return ""
-        self._context, self._pending = self._pending, []
+        self._follow(self._pending)
         return self._stops.feed(piece)
+
+    def _follow(self, context: list[int]) -> None:
+        """What comes now is joined to `context`."""
+        self._context, self._pending = context, []
+        self._context_text = self._backend.decode(context) if context else ""
 
     def _pending_text(self) -> str:
         """Decoded anew behind its context each time: tokenizers' DecodeStream raises where a later byte token makes
         an earlier one invalid, and forgets its last piece."""
-        before: str = self._backend.decode(self._context)
         both: str = self._backend.decode(self._context + self._pending)
-        return both[len(before) :]
+        return both[len(self._context_text) :]
 
     def flush(self) -> str:
         """The rest of the text when the answer ended for another reason than a stop string; half a character at its

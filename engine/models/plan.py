@@ -11,7 +11,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from engine.errors import WeightsError
-from engine.inference.compiled import ARCHITECTURES, DTYPES
+from engine.inference.compiled import DTYPES
+from engine.inference.llama_shaped import ARCHITECTURES
 from engine.models.architecture import CONSOLE_QUANTIZATION, Architecture, gguf_name
 from engine.models.attention_lines import attention_lines
 from engine.models.budget import Budget

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from engine.inference.attention import CacheShape
-from engine.inference.compiled import ARCHITECTURES
+from engine.inference.llama_shaped import why_not_llama_shaped, window_of
 from engine.models.quantized_linear import Int8Linear
 
 _FLOAT32, _BFLOAT16, _INT8 = range(3)
@@ -96,11 +96,8 @@ class Batch(ctypes.Structure):
 
 def why_not_laid_out(model: Any) -> str | None:
     """Why forward.c cannot compute `model`, as far as its structure says; None where it can."""
-    if type(model).__name__ not in ARCHITECTURES.values():
-        return f"{type(model).__name__} has layers that it does not know"
-    config = model.config
-    if config.hidden_act != "silu":
-        return f"its activation is {config.hidden_act}"
+    if (why := why_not_llama_shaped(model)) is not None:
+        return why
     head_dim = model.model.layers[0].self_attn.head_dim
     if head_dim % _LANES[_FLOAT32]:
         return f"its heads are {head_dim} wide, no multiple of {_LANES[_FLOAT32]}"
@@ -167,14 +164,8 @@ class Layout:
             mlp_norm=self._floats(layer.post_attention_layernorm.weight),
             query_norm=self._floats(getattr(attention, "q_norm", None)),
             key_norm=self._floats(getattr(attention, "k_norm", None)),
-            window=self._window(attention),
+            window=window_of(attention) or 0,
         )
-
-    def _window(self, attention: Any) -> int:
-        """Qwen's layers have their own or none, Mistral's share the configuration's."""
-        config = attention.config
-        shared = config.sliding_window if config.model_type == "mistral" else None
-        return getattr(attention, "sliding_window", shared) or 0
 
     def _linear(self, module: Any) -> Linear:
         is_int8 = isinstance(module, Int8Linear)

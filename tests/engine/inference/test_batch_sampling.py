@@ -46,7 +46,7 @@ def test_a_batch_is_sampled_as_its_rows_are(wishes: list[Wish], seed: int) -> No
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(len(wishes), _VOCAB, generator=generator) * 3
     before = logits.clone()
-    for row, wish, ours in zip(logits, wishes, sample_batch(logits, wishes), strict=True):
+    for row, wish, ours in zip(logits, wishes, sample_batch(logits, wishes).read(), strict=True):
         expected = _alone(row, wish)
         assert isinstance(ours, Sampled)
         if ours.token_id != expected.token_id:
@@ -70,7 +70,7 @@ def test_a_wide_and_flat_distribution_keeps_what_sampling_keeps(params: Sampling
     assert kept is not None
     places = kept.nonzero()[:, 0]
     ends = [Wish(params, _NONE, Counter(), uniform) for uniform in (0.0, 1 - 1e-9)]
-    chosen = [found.token_id for found in sample_batch(row.repeat(2, 1), ends) if isinstance(found, Sampled)]
+    chosen = [found.token_id for found in sample_batch(row.repeat(2, 1), ends).read() if isinstance(found, Sampled)]
     assert chosen == [int(places[0]), int(places[-1])]
 
 
@@ -79,7 +79,7 @@ def test_a_row_that_is_not_finite_fails_alone() -> None:
     logits[1, 4] = torch.nan
     nothing = Wish(SamplingParams(), _NONE, Counter(), 0.5, torch.zeros(_VOCAB, dtype=torch.bool))
     plain = Wish(SamplingParams(), _NONE, Counter(), 0.5)
-    fine, broken, stuck = sample_batch(logits, [plain, plain, nothing])
+    fine, broken, stuck = sample_batch(logits, [plain, plain, nothing]).read()
     assert isinstance(fine, Sampled)
     assert isinstance(broken, FloatingPointError)
     assert "not finite" in str(broken)

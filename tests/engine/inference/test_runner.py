@@ -14,6 +14,8 @@ from engine.backend import prepare_sequence
 from engine.clock import SystemClock
 from engine.config import Settings
 from engine.errors import InstanceNotReadyError, InvalidRequestError, QueueFullError, QueueTimeoutError
+from engine.inference.forward import Packed
+from engine.inference.prefixes import PrefixLimits
 from engine.inference.request import Delta, Finished, FinishReason, Message, Request, SamplingParams, Timing, TokenInfo
 from engine.inference.runner import Runner
 from engine.inference.sequence import Sequence
@@ -436,21 +438,147 @@ def test_an_answer_longer_than_its_first_cache(bench: Bench) -> None:
 
 def test_logits_that_are_not_finite_end_only_their_request(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     good, bad = bench.submit("Hi", _seeded(1)), bench.submit("Hi", _seeded(2))
-    real = bench.runner._forward
+    real = bench.runner._compute.logits
 
-    def poisoned(chunks: Any) -> Any:
-        complete, logits = real(chunks)
-        logits = logits.clone()
-        for index, sequence in enumerate(complete):
-            if sequence is bad:
+    def poisoned(parts: Any, chosen: Any = None) -> Any:
+        logits = real(parts, chosen).clone()
+        for index, part in enumerate(part for part in parts if part.num_logits):
+            if part.cache is bad._cache:
                 logits[index] = float("nan")
-        return complete, logits
+        return logits
 
-    monkeypatch.setattr(bench.runner, "_forward", poisoned)
+    monkeypatch.setattr(bench.runner._compute, "logits", poisoned)
     bench.run()
     assert (_reason(good), _reason(bad)) == (FinishReason.LENGTH, FinishReason.ERROR)
     assert bad.stream.finished is not None
     assert "not finite" in str(bad.stream.finished.error)
+
+
+class Ahead(Packed):
+    """Handed the next step before the tokens of the last are known, as a GPU is; counts the tokens it was not told."""
+
+    num_unknown = 0
+
+    @property
+    def runs_ahead(self) -> bool:
+        return True
+
+    def logits(self, parts: Any, chosen: torch.Tensor | None = None) -> torch.Tensor:
+        self.num_unknown += sum(not part.is_known for part in parts)
+        return super().logits(parts, chosen)
+
+
+@pytest.fixture
+def ahead(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setattr("engine.inference.runner.forward_of_requests", lambda loaded, _limits: Ahead(loaded))
+    return Bench(tiny)
+
+
+def test_a_step_ahead_gives_the_same_answers(bench: Bench, ahead: Bench) -> None:
+    """Requests join, end by length, by a stop string and by the end token, and write log-probabilities."""
+    greedy = replace(_GREEDY, max_tokens=30)
+    questions = [
+        ("Hi", greedy),
+        (_LONG, replace(greedy, max_tokens=7, top_logprobs=2)),
+        ("What?", replace(greedy, max_tokens=1)),
+        ("Hi there", replace(greedy, stop=("e",), max_tokens=200)),
+        (_LONG[:50], replace(greedy, logit_bias={257: 3.0})),
+        ("Yes", replace(greedy, max_tokens=2)),
+    ]
+    joins = (0, 3, 1, 0, 4, 2)
+    expected, found = (_ask_all(each, questions, joins) for each in (bench, ahead))
+    for one, other in zip(expected, found, strict=True):
+        assert other.token_ids == one.token_ids
+        assert _reason(other) == _reason(one)
+        assert _text(other) == _text(one)
+    assert ahead.runner._compute.num_unknown > 40  # type: ignore[attr-defined]
+    assert not ahead.runner.step()
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 60), st.integers(1, 12), st.integers(0, 3)), min_size=1, max_size=7))
+def test_a_step_ahead_gives_the_same_answers_in_any_company(
+    tiny: LoadedModel, lots: list[tuple[int, int, int]]
+) -> None:
+    benches = Bench(tiny), Bench(tiny)
+    benches[1].runner._compute = Ahead(tiny)
+    questions = [(_LONG[:size], replace(_GREEDY, max_tokens=num)) for size, num, _ in lots]
+    expected, found = (_ask_all(each, questions, [pause for *_, pause in lots]) for each in benches)
+    assert [one.token_ids for one in found] == [one.token_ids for one in expected]
+
+
+def test_what_needs_the_last_token_is_not_run_ahead(bench: Bench, ahead: Bench) -> None:
+    """Penalties look at every token before; the others go ahead again once the one that has them is done."""
+    questions = [
+        ("Hi", replace(_GREEDY, max_tokens=40)),
+        ("Hi", replace(_GREEDY, max_tokens=20, frequency_penalty=1.5, repetition_penalty=1.2)),
+    ]
+    expected, found = (_ask_all(each, questions, (0, 2)) for each in (bench, ahead))
+    assert [one.token_ids for one in found] == [one.token_ids for one in expected]
+    assert 15 <= ahead.runner._compute.num_unknown <= 25  # type: ignore[attr-defined]
+
+
+def test_a_request_that_is_cancelled_while_its_token_is_under_way(ahead: Bench) -> None:
+    stays, leaves = ahead.submit("Hi"), ahead.submit("Ho")
+    for _ in range(4):
+        ahead.runner.step()
+    written = leaves.num_output_tokens
+    assert ahead.runner.cancel(leaves.request_id)
+    ahead.runner.step()
+    assert _reason(leaves) is FinishReason.CANCELLED
+    assert leaves._cache is None
+    ahead.run()
+    assert leaves.num_output_tokens == written
+    assert (stays.num_output_tokens, _reason(stays)) == (24, FinishReason.LENGTH)
+
+
+def test_a_step_without_memory_ends_the_largest_request_only(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the limits let in is too much for the device: the worker lives on."""
+    real = bench.runner._compute.logits
+
+    def full(parts: Any, chosen: Any = None) -> Any:
+        if sum(len(part.token_ids) for part in parts) > 32:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(parts, chosen)
+
+    monkeypatch.setattr(bench.runner._compute, "logits", full)
+    small = bench.submit("Hi")
+    bench.runner.step()
+    large = bench.submit(_LONG)
+    bench.run()
+    assert (_reason(small), small.num_output_tokens) == (FinishReason.LENGTH, 24)
+    assert _reason(large) is FinishReason.ERROR
+    assert large.stream.finished is not None
+    assert "no memory left for a step with" in str(large.stream.finished.error)
+    assert "CONSOLE_CHUNK_TOKENS" in str(large.stream.finished.error)
+
+
+def test_a_step_without_memory_first_lets_go_of_kept_beginnings(tiny: LoadedModel) -> None:
+    ended: list[Finished] = []
+    clock = FakeClock()
+    prefixes = PrefixLimits(4_000, _LIMITS.chunk_tokens, across_keys=True)
+    bench = Bench(tiny)
+    bench.runner = Runner(tiny, _LIMITS, clock, lambda _sequence, finished: ended.append(finished), prefixes)
+    bench.submit(_LONG)
+    bench.run()
+    kept = bench.runner.stats().prefixes
+    assert kept is not None
+    assert kept.num_kept_tokens > 0
+    real, fails = bench.runner._compute.logits, iter([True])
+
+    def full_once(parts: Any, chosen: Any = None) -> Any:
+        if next(fails, False):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(parts, chosen)
+
+    bench.runner._compute.logits = full_once  # type: ignore[method-assign]
+    second = bench.submit("Another")
+    bench.runner.step()
+    after = bench.runner.stats().prefixes
+    assert after is not None
+    assert after.num_kept_tokens == 0
+    bench.run()
+    assert _reason(second) is FinishReason.LENGTH
 
 
 def test_close_cancels_or_fails_what_is_here(tiny: LoadedModel) -> None:

@@ -1,0 +1,43 @@
+"""A step that the device was handed, while its tokens are not known here yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Row
+from dataclasses import dataclass
+
+import torch
+
+from engine.inference.choosing import Choice
+from engine.inference.sequence import Sequence
+from engine.inference.upload import upload
+from engine.scheduling.admission import Chunk
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """One step.
+
+    Attributes:
+        chunks: what was run in it.
+        sequences: those that a token was chosen for, in the order of `choice`.
+        began_s: when it was handed over.
+    """
+
+    chunks: tuple[Chunk, ...]
+    sequences: Row[Sequence]
+    choice: Choice
+    began_s: float
+
+    @property
+    def can_be_followed(self) -> bool:
+        """Whether the next step can be run from what the device alone knows."""
+        return self.choice.on_device() is not None and all(sequence.can_run_ahead for sequence in self.sequences)
+
+    def tokens_of(self, sequences: Row[Sequence]) -> torch.Tensor:
+        """What was chosen for these, (number of them,), on the device."""
+        tokens = self.choice.on_device()
+        if tokens is None:
+            raise ValueError("not all tokens of the step are on the device")
+        rows = {sequence.request_id: row for row, sequence in enumerate(self.sequences)}
+        wanted = [rows[sequence.request_id] for sequence in sequences]
+        return tokens if wanted == list(range(len(tokens))) else tokens[upload(torch.tensor(wanted), tokens.device)]
