@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from engine.inference.request import SamplingParams
+from engine.inference.upload import upload
 
 # Enough for nearly every nucleus; the full sort behind it costs ten times as much.
 _NUCLEUS_CANDIDATES = 512
@@ -102,8 +103,8 @@ def apply_bias(row: torch.Tensor, params: SamplingParams) -> torch.Tensor:
     """Add the asked-for bias to its tokens' logits."""
     if not params.logit_bias:
         return row
-    ids = torch.tensor(list(params.logit_bias), dtype=torch.long, device=row.device)
-    bias = torch.tensor(list(params.logit_bias.values()), dtype=row.dtype, device=row.device)
+    ids = upload(torch.tensor(list(params.logit_bias), dtype=torch.long), row.device)
+    bias = upload(torch.tensor(list(params.logit_bias.values()), dtype=row.dtype), row.device)
     return row.index_add(0, ids, bias)
 
 

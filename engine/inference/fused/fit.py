@@ -6,9 +6,11 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from torch import nn
 
+from engine.inference.fused.stored import stored, why_not_stored
 from engine.inference.llama_shaped import why_not_llama_shaped
+
+_JOINED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
 def why_not_fused(model: Any, dtype: torch.dtype) -> str | None:
@@ -18,14 +20,11 @@ def why_not_fused(model: Any, dtype: torch.dtype) -> str | None:
     if (why := why_not_llama_shaped(model)) is not None:
         return why
     for name, module in model.named_modules():
-        if hasattr(module, "in_features") and (why := _why_not_linear(module, dtype)):
+        if hasattr(module, "in_features") and (why := why_not_stored(module, dtype)):
             return f"{name} {why}"
-    return None
-
-
-def _why_not_linear(module: Any, dtype: torch.dtype) -> str | None:
-    if type(module) is not nn.Linear or type(module.weight.data) is not torch.Tensor:
-        return f"is a {type(module).__name__} with weights of {type(module.weight.data).__name__}"
-    if module.weight.dtype != dtype:
-        return f"has weights of {str(module.weight.dtype).removeprefix('torch.')}"
+    for name, module in model.named_modules():
+        for names in _JOINED:
+            parts = [getattr(module, part) for part in names if hasattr(module, part)]
+            if len({stored(part)[0].dtype for part in parts}) > 1:
+                return f"the weights of {name}'s {', '.join(names)} are of several kinds"
     return None

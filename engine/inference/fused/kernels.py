@@ -25,8 +25,23 @@ _BUSY = 256
 _MOST_SHARES = 32
 _KEYS_AT_ONCE = 64
 _ANY = 2**30
+# Rows up to which `multiply_few` is used, and what a program of it has at a time.
+FEW = 64
+_OUTS, _DEPTH, _STAGES = 32, 256, 4
+_RESTORED = 4096
 _HEADS = 8
 _ELEMENTS = 1024
+# How a weight is stored. Float8 is read as 2**-120 of itself; half of the lift is done to what it is multiplied with,
+# so that neither is too small or too large between.
+_PLAIN, _INT8, _FLOAT8 = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+_LIFT = tl.constexpr(2.0**60)
+
+
+def _bits_of(weight: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """A weight as the kernels read it, and what kind it is."""
+    if weight.dtype == torch.float8_e4m3fn:
+        return weight.view(torch.uint8), _FLOAT8.value
+    return weight, _INT8.value if weight.dtype == torch.int8 else _PLAIN.value
 
 
 def _launch(is_early: bool) -> dict[str, bool]:
@@ -34,9 +49,45 @@ def _launch(is_early: bool) -> dict[str, bool]:
 
 
 @triton.jit
+def _as_float(held, kind: tl.constexpr, has_asm: tl.constexpr):
+    """Stored numbers as float32; float8 as 2**-120 of what they are. A GPU converts integers and float8 at a quarter of
+    its rate or less, so their bits are put into floats instead: a byte as the last of 2**23, whose neighbours are one
+    apart, and a float8's exponent and fraction as a float32's."""
+    if kind == _INT8:
+        if has_asm:
+            return tl.inline_asm_elementwise(
+                """
+                {
+                .reg .b32 moved;
+                xor.b32 moved, $4, 0x80808080;
+                prmt.b32 $0, moved, 0x4B000000, 0x7440;
+                prmt.b32 $1, moved, 0x4B000000, 0x7441;
+                prmt.b32 $2, moved, 0x4B000000, 0x7442;
+                prmt.b32 $3, moved, 0x4B000000, 0x7443;
+                add.f32 $0, $0, 0fCB000080;
+                add.f32 $1, $1, 0fCB000080;
+                add.f32 $2, $2, 0fCB000080;
+                add.f32 $3, $3, 0fCB000080;
+                }
+                """,
+                "=r,=r,=r,=r,r",
+                [held],
+                dtype=tl.float32,
+                is_pure=True,
+                pack=4,
+            )
+        return held.to(tl.float32)
+    if kind == _FLOAT8:
+        bits = held.to(tl.uint32)
+        return (((bits & 0x80) << 24) | ((bits & 0x7F) << 20)).to(tl.float32, bitcast=True)
+    return held.to(tl.float32)
+
+
+@triton.jit
 def _multiply_row(
     row,
     weight,
+    scale,
     bias,
     norm,
     residual,
@@ -44,6 +95,8 @@ def _multiply_row(
     num_out,
     epsilon,
     num_in: tl.constexpr,
+    kind: tl.constexpr,
+    has_asm: tl.constexpr,
     has_bias: tl.constexpr,
     has_norm: tl.constexpr,
     has_residual: tl.constexpr,
@@ -77,21 +130,30 @@ def _multiply_row(
         if has_norm:
             squares += values * values
             values *= tl.load(norm + columns, mask=is_column, other=0.0).to(tl.float32)
-        sums += held.to(tl.float32) * values[None, :]
+        if kind == _FLOAT8:
+            values *= _LIFT
+        sums += _as_float(held, kind, has_asm) * values[None, :]
         columns += columns_at_once
         inside = is_row[:, None] & (columns < num_in)[None, :]
         held = tl.load(weight + places + columns[None, :], mask=inside, other=0.0, eviction_policy="evict_first")
         if is_gated:
-            ups += held_up.to(tl.float32) * values[None, :]
+            ups += _as_float(held_up, kind, has_asm) * values[None, :]
             at = weight + places_of_up + columns[None, :]
             held_up = tl.load(at, mask=inside, other=0.0, eviction_policy="evict_first")
     product = tl.sum(sums, 1)
     up = tl.sum(ups, 1)
+    if kind == _FLOAT8:
+        product *= _LIFT
+        up *= _LIFT
     if has_norm:
         # The norm scales the whole row by one number, so it can be done to the sums.
         inverse = tl.rsqrt(tl.sum(squares, 0) / num_in + epsilon)
         product *= inverse
         up *= inverse
+    if kind != _PLAIN:
+        product *= tl.load(scale + rows, mask=is_row, other=0.0)
+        if is_gated:
+            up *= tl.load(scale + num_out + rows, mask=is_row, other=0.0)
     if has_bias:
         product += tl.load(bias + rows, mask=is_row, other=0.0).to(tl.float32)
         if is_gated:
@@ -107,6 +169,7 @@ def multiply_row(
     row: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None = None,
+    scale: torch.Tensor | None = None,
     *,
     norm: torch.Tensor | None = None,
     epsilon: float = 0.0,
@@ -117,6 +180,7 @@ def multiply_row(
     """`weight @ row`, (1, out), of `row`, (1, in).
 
     Args:
+        scale: what one step of each row of an integer or float8 weight means, (out,), float32.
         norm: the row is scaled to a root mean square of one and by this, (in,), before.
         residual: (1, out), added to the product.
         is_gated: the weight's first half is a gate for its second: `silu(gate) * up`, (1, out / 2).
@@ -125,9 +189,12 @@ def multiply_row(
     out = torch.empty((1, num_out), dtype=row.dtype, device=row.device)
     rows_at_once = _ROWS // 2 if is_gated else _ROWS
     columns_at_once, warps = _FEW_ROWS if weight.shape[0] < _MANY else _MANY_ROWS
+    columns_at_once *= 2 // weight.element_size() or 1  # as many bytes
+    bits, kind = _bits_of(weight)
     _multiply_row[(triton.cdiv(num_out, rows_at_once),)](
         row,
-        weight,
+        bits,
+        row if scale is None else scale,
         row if bias is None else bias,
         row if norm is None else norm,
         row if residual is None else residual,
@@ -135,6 +202,8 @@ def multiply_row(
         num_out,
         epsilon,
         weight.shape[1],
+        kind,
+        row.is_cuda,
         bias is not None,
         norm is not None,
         residual is not None,
@@ -145,6 +214,92 @@ def multiply_row(
         num_warps=warps,
         **_launch(is_early),
     )
+    return out
+
+
+@triton.jit
+def _multiply_few(
+    rows,
+    weight,
+    scale,
+    bias,
+    out,
+    num_rows,
+    num_out,
+    num_in: tl.constexpr,
+    kind: tl.constexpr,
+    has_asm: tl.constexpr,
+    has_bias: tl.constexpr,
+    rows_block: tl.constexpr,
+    outs_at_once: tl.constexpr,
+    columns_at_once: tl.constexpr,
+):
+    outs = tl.program_id(0) * outs_at_once + tl.arange(0, outs_at_once)
+    places = tl.arange(0, rows_block)
+    is_out = outs < num_out
+    is_row = places < num_rows
+    of_weight = weight + outs.to(tl.int64)[:, None] * num_in
+    of_rows = rows + places[None, :] * num_in
+    sums = tl.zeros((outs_at_once, rows_block), tl.float32)
+    for start in range(0, num_in, columns_at_once):
+        columns = start + tl.arange(0, columns_at_once)
+        is_column = columns < num_in
+        held = tl.load(of_weight + columns[None, :], mask=is_out[:, None] & is_column[None, :], other=0.0)
+        values = tl.load(of_rows + columns[:, None], mask=is_column[:, None] & is_row[None, :], other=0.0)
+        if kind == _FLOAT8:
+            values = (values.to(tl.float32) * _LIFT).to(values.dtype)
+        sums = tl.dot(_as_float(held, kind, has_asm).to(values.dtype), values, sums)
+    if kind == _FLOAT8:
+        sums *= _LIFT
+    sums *= tl.load(scale + outs, mask=is_out, other=0.0)[:, None]
+    if has_bias:
+        sums += tl.load(bias + outs, mask=is_out, other=0.0).to(tl.float32)[:, None]
+    at = out + places[None, :] * num_out + outs[:, None]
+    tl.store(at, sums.to(out.dtype.element_ty), mask=is_out[:, None] & is_row[None, :])
+
+
+def multiply_few(
+    rows: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """`rows @ (weight * scale).T`, (rows, out), of up to `FEW` rows and an integer or float8 weight, which is read as
+    it is; `scale` is (out,), float32."""
+    num_rows, (num_out, num_in) = len(rows), weight.shape
+    out = torch.empty((num_rows, num_out), dtype=rows.dtype, device=rows.device)
+    bits, kind = _bits_of(weight)
+    _multiply_few[(triton.cdiv(num_out, _OUTS),)](
+        rows,
+        bits,
+        scale,
+        rows if bias is None else bias,
+        out,
+        num_rows,
+        num_out,
+        num_in,
+        kind,
+        rows.is_cuda,
+        bias is not None,
+        max(16, triton.next_power_of_2(num_rows)),
+        _OUTS,
+        min(_DEPTH, max(16, triton.next_power_of_2(num_in))),
+        num_stages=_STAGES,
+    )
+    return out
+
+
+@triton.jit
+def _restore(weight, scale, out, num_in, block: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    columns = tl.program_id(1) * block + tl.arange(0, block)
+    inside = columns < num_in
+    held = tl.load(weight + row * num_in + columns, mask=inside, other=0.0).to(tl.float32) * tl.load(scale + row)
+    tl.store(out + row * num_in + columns, held.to(out.dtype.element_ty), mask=inside)
+
+
+def restore(weight: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """`weight * scale`, (out, in), of an integer or float8 weight; `scale` is (out,), float32."""
+    num_out, num_in = weight.shape
+    out = torch.empty(weight.shape, dtype=dtype, device=weight.device)
+    _restore[(num_out, triton.cdiv(num_in, _RESTORED))](weight, scale, out, num_in, _RESTORED)
     return out
 
 

@@ -8,25 +8,45 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from engine.inference.fused.kernels import add_and_norm, attend_rows, gate, multiply_row, turn_and_keep
+from engine.inference.fused.kernels import (
+    FEW,
+    add_and_norm,
+    attend_rows,
+    gate,
+    multiply_few,
+    multiply_row,
+    restore,
+    turn_and_keep,
+)
+from engine.inference.fused.stored import keep_as, stored
 from engine.inference.llama_shaped import window_of
 from engine.inference.pool import PooledBatch
 
 
 @dataclass(frozen=True, slots=True)
 class _Linear:
+    """`scale` is what one step of each row of an integer or float8 weight means, (out,), float32."""
+
     weight: torch.Tensor
     bias: torch.Tensor | None
+    scale: torch.Tensor | None
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        return functional.linear(rows, self.weight, self.bias)
+        if self.scale is None:
+            return functional.linear(rows, self.weight, self.bias)
+        if len(rows) <= FEW:
+            return multiply_few(rows, self.weight, self.scale, self.bias)
+        return functional.linear(rows, restore(self.weight, self.scale, rows.dtype), self.bias)
+
+    def of_row(self, row: torch.Tensor, **also: Any) -> torch.Tensor:
+        """Of a single row, with what `multiply_row` does also."""
+        return multiply_row(row, self.weight, self.bias, self.scale, **also)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +96,14 @@ class FusedModel:
         return self._run_rows(embedded, (cosine, sine), batch, wanted)
 
     def _run_row(self, row: torch.Tensor, turns: tuple[torch.Tensor, torch.Tensor], batch: PooledBatch) -> torch.Tensor:
-        multiply = partial(multiply_row, epsilon=self._epsilon, is_early=self._can_be_early)
+        also = {"epsilon": self._epsilon, "is_early": self._can_be_early}
         for index, layer in enumerate(self._layers):
-            joined = multiply(row, layer.joined.weight, layer.joined.bias, norm=layer.input_norm)
+            joined = layer.joined.of_row(row, norm=layer.input_norm, **also)
             attended = self._attend(index, layer, joined, turns, batch)
-            row = multiply(attended, layer.output.weight, layer.output.bias, residual=row)
-            inner = multiply(row, layer.gate_up.weight, layer.gate_up.bias, norm=layer.mlp_norm, is_gated=True)
-            row = multiply(inner, layer.down.weight, layer.down.bias, residual=row)
-        return multiply(row, self._head.weight, self._head.bias, norm=self._norm)
+            row = layer.output.of_row(attended, residual=row, **also)
+            inner = layer.gate_up.of_row(row, norm=layer.mlp_norm, is_gated=True, **also)
+            row = layer.down.of_row(inner, residual=row, **also)
+        return self._head.of_row(row, norm=self._norm, **also)
 
     def _run_rows(
         self,
@@ -143,17 +163,21 @@ def _lay_out(layer: Any) -> _Layer:
 
 
 def _linear(module: nn.Linear) -> _Linear:
-    return _Linear(module.weight.detach(), None if module.bias is None else module.bias.detach())
+    weight, scale = stored(module)
+    return _Linear(weight, None if module.bias is None else module.bias.detach(), scale)
 
 
 def _join(modules: Sequence[nn.Linear]) -> _Linear:
     """One linear layer of them all, whose weights they then view."""
-    weight = torch.cat([module.weight.detach() for module in modules])
+    parts = [_linear(module) for module in modules]
+    weight = torch.cat([part.weight for part in parts])
+    scales = [part.scale for part in parts if part.scale is not None]
+    biases = [part.bias for part in parts if part.bias is not None]
     start = 0
     for module in modules:
-        module.weight.data = weight[start : start + module.out_features]
+        keep_as(module, weight[start : start + module.out_features])
         start += module.out_features
+    del parts
     if weight.is_cuda:
         torch.cuda.empty_cache()  # what they had does not fit what the next layer's need
-    has_bias = modules[0].bias is not None
-    return _Linear(weight, torch.cat([module.bias.detach() for module in modules]) if has_bias else None)
+    return _Linear(weight, torch.cat(biases) if biases else None, torch.cat(scales) if scales else None)

@@ -41,6 +41,27 @@ def test_a_row_times_a_gated_weight() -> None:
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
+@pytest.mark.parametrize("num_rows", [1, 3, 20])
+def test_products_of_stored_weights(num_rows: int, dtype: torch.dtype) -> None:
+    rows, weight, bias, scale = (
+        _random(num_rows, 70),
+        (_random(50, 70, seed=1) * 9).to(dtype),
+        _random(50, seed=2),
+        _random(50, seed=3).abs() / 9,
+    )
+    restored = weight.float() * scale[:, None]
+    torch.testing.assert_close(kernels.restore(weight, scale, torch.float32), restored)
+    expected = rows @ restored.T + bias
+    torch.testing.assert_close(kernels.multiply_few(rows, weight, scale, bias), expected, atol=2e-2, rtol=1e-2)
+    if num_rows == 1:
+        found = kernels.multiply_row(rows, weight, bias, scale)
+        torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-4)
+        gated = kernels.multiply_row(rows, weight, bias, scale, is_gated=True)
+        expected = functional.silu(expected[:, :25]) * expected[:, 25:]
+        torch.testing.assert_close(gated, expected, atol=1e-3, rtol=1e-4)
+
+
 def test_adding_and_norm() -> None:
     states, added, norm = _random(3, 100), _random(3, 100, seed=1), _random(100, seed=2)
     before = states.clone()
@@ -81,7 +102,7 @@ def _turned(heads: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> to
     return heads * cosine[:, None] + torch.cat((-high, low), dim=-1) * sine[:, None]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 300), min_size=1, max_size=4),
     heads=st.sampled_from([(9, 3, 24), (4, 4, 32), (8, 1, 64)]),
@@ -107,4 +128,5 @@ def test_attention_of_single_rows(
         expected = functional.scaled_dot_product_attention(
             query[index][None, :, None], keys[None], values[None], scale=0.3, enable_gqa=True
         )
-        torch.testing.assert_close(out[index], expected[0, :, 0], atol=1e-4, rtol=1e-3)
+        limit = 1e-2 if _DEVICE.type == "cuda" else 1e-4  # a GPU's products of float32 have ten bits
+        torch.testing.assert_close(out[index], expected[0, :, 0], atol=limit, rtol=limit)
