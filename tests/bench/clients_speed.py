@@ -46,7 +46,9 @@ def measure(home: Path) -> Iterator[Figure]:
         firsts = [(ours.ttft_p95_s(num_clients), theirs.ttft_p95_s(num_clients)) for ours, theirs in pairs]
         yield _compare(f"api.clients{num_clients}.tok_s", "tok/s", rates, more=True)
         yield _compare(f"api.clients{num_clients}.ttft_p95_s", "s", firsts, more=False)
-    yield Figure("api.overhead.p95_ms", _p95(_overheads_ms(home, [ours for ours, _ in pairs])), "ms")
+    overheads = _overheads_ms(home, [ours for ours, _ in pairs])
+    for num_clients, values in overheads.items():
+        yield Figure(f"api.overhead.clients{num_clients}.p95_ms", _p95(values), "ms")
     with _ours(home, folder) as server:
         firsts_s = [answer.ttft_s for answer in _send(server.port, "sample", _STARVED, 1, "many").answers]
     yield Figure(f"api.clients{_STARVED}.ttft_max_s", max(firsts_s), "s")
@@ -100,15 +102,22 @@ def _theirs(folder: Path) -> AbstractContextManager[Running]:
     return started(command, port, "/health", {"HF_HUB_OFFLINE": "1"})
 
 
-def _overheads_ms(home: Path, rounds: list[_Round]) -> list[float]:
-    """What each answer took longer for its client than for the engine: HTTP, the API, and the client itself."""
-    answers: list[Answer] = [answer for each in rounds for took in each.took.values() for answer in took.answers]
+def _overheads_ms(home: Path, rounds: list[_Round]) -> dict[int, list[float]]:
+    """What each answer took longer for its client than for the engine, by number of clients: HTTP, the API, and the
+    client itself, which with many clients waits for its own turn on the same processors."""
     store = RecordStore.open(home / FILE_NAME)
     try:
         engine_s = {record.request_id: record.finished_s for record in store.recent(limit=10_000)}
     finally:
         store.close()
-    return [(answer.e2e_s - engine_s[answer.id]) * 1000 for answer in answers]
+
+    def overhead_ms(answer: Answer) -> float:
+        return (answer.e2e_s - engine_s[answer.id]) * 1000
+
+    return {
+        num_clients: [overhead_ms(answer) for each in rounds for answer in each.took[num_clients].answers]
+        for num_clients in _NUM_REQUESTS
+    }
 
 
 def _compare(name: str, unit: str, pairs: list[tuple[float, float]], *, more: bool) -> Figure:

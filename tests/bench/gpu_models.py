@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,8 @@ def _load(folder: Path, home: Path, scheme: Scheme | None, attention: Attention 
     torch.cuda.empty_cache()
     quantization = None if scheme is None else default_quantization(scheme, ability_of(torch.device("cuda:0")))
     spec = ModelSpec(str(folder), device="cuda", dtype="bfloat16", quantization=quantization, attention=attention)
-    return load_model(spec, plain_weights(home / "weights"), lambda _stage, _fraction: None)
+    loaded = load_model(spec, plain_weights(home / "weights"), lambda _stage, _fraction: None)
+    return replace(loaded, end_ids=frozenset())
 
 
 def _run(loaded: Any, batch: int, num_output: int) -> float:
@@ -90,7 +92,7 @@ def _run(loaded: Any, batch: int, num_output: int) -> float:
 
     clock = SystemClock()
     runner = Runner(loaded, Limits(64, 64, 2048, 10**6), clock, lambda _sequence, _finished: None)
-    sampling = SamplingParams(temperature=0.0, max_tokens=num_output, logit_bias={2: -100.0})
+    sampling = SamplingParams(temperature=0.0, max_tokens=num_output)
     draw = torch.Generator().manual_seed(0)
     began = time.perf_counter()
     for prompt in torch.randint(5, 250, (batch, _NUM_PROMPT), generator=draw).tolist():

@@ -17,17 +17,18 @@ import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 # A program of `multiply_row` reads so many of the weight's rows, so many elements of each at a time, in so many warps:
-# as measured on an H200, for weights of less and of more than `_MANY` rows.
-_ROWS = 8
-_FEW_ROWS, _MANY_ROWS, _MANY = (1024, 4), (4096, 8), 16_384
+# as measured on an H200, for weights of less and of more than `_MANY` rows, and for those of one byte.
+_FEW_ROWS, _MANY_ROWS, _MANY = (8, 1024, 4), (8, 4096, 8), 16_384
+_BYTES = (4, 2048, 4)
 # Programs that keep a large GPU busy; where requests are fewer, each one's keys are shared among several.
 _BUSY = 256
 _MOST_SHARES = 32
 _KEYS_AT_ONCE = 64
 _ANY = 2**30
-# Rows up to which `multiply_few` is used, and what a program of it has at a time.
+# Rows up to which `multiply_few` is used; and what a program of it has at a time (rows of the weight, elements of each,
+# stages), for up to 32 rows and for more.
 FEW = 64
-_OUTS, _DEPTH, _STAGES = 32, 256, 4
+_THIN, _THICK = (32, 256, 4), (64, 128, 4)
 _RESTORED = 4096
 _HEADS = 8
 _ELEMENTS = 1024
@@ -187,10 +188,12 @@ def multiply_row(
     """
     num_out = weight.shape[0] // 2 if is_gated else weight.shape[0]
     out = torch.empty((1, num_out), dtype=row.dtype, device=row.device)
-    rows_at_once = _ROWS // 2 if is_gated else _ROWS
-    columns_at_once, warps = _FEW_ROWS if weight.shape[0] < _MANY else _MANY_ROWS
-    columns_at_once *= 2 // weight.element_size() or 1  # as many bytes
     bits, kind = _bits_of(weight)
+    rows_at_once, columns_at_once, warps = _FEW_ROWS if weight.shape[0] < _MANY else _MANY_ROWS
+    if scale is not None:
+        rows_at_once, columns_at_once, warps = _BYTES
+    elif is_gated:
+        rows_at_once //= 2
     _multiply_row[(triton.cdiv(num_out, rows_at_once),)](
         row,
         bits,
@@ -266,7 +269,9 @@ def multiply_few(
     num_rows, (num_out, num_in) = len(rows), weight.shape
     out = torch.empty((num_rows, num_out), dtype=rows.dtype, device=rows.device)
     bits, kind = _bits_of(weight)
-    _multiply_few[(triton.cdiv(num_out, _OUTS),)](
+    rows_block = max(16, triton.next_power_of_2(num_rows))
+    outs_at_once, columns_at_once, stages = _THIN if rows_block <= 32 else _THICK
+    _multiply_few[(triton.cdiv(num_out, outs_at_once),)](
         rows,
         bits,
         scale,
@@ -278,10 +283,10 @@ def multiply_few(
         kind,
         rows.is_cuda,
         bias is not None,
-        max(16, triton.next_power_of_2(num_rows)),
-        _OUTS,
-        min(_DEPTH, max(16, triton.next_power_of_2(num_in))),
-        num_stages=_STAGES,
+        rows_block,
+        outs_at_once,
+        min(columns_at_once, max(16, triton.next_power_of_2(num_in))),
+        num_stages=stages,
     )
     return out
 
@@ -580,7 +585,7 @@ def attend_rows(
     num_kv_heads = kept.shape[2]
     group = num_heads // num_kv_heads
     shares = min(_MOST_SHARES, triton.next_power_of_2(triton.cdiv(_BUSY, rows * num_kv_heads)))
-    block = triton.next_power_of_2(head_dim)
+    block = max(16, triton.next_power_of_2(head_dim))
     is_shared = shares > 1
     sums = (
         torch.empty((rows, num_heads, shares, head_dim), dtype=torch.float32, device=out.device) if is_shared else out

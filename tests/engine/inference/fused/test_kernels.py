@@ -42,7 +42,7 @@ def test_a_row_times_a_gated_weight() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
-@pytest.mark.parametrize("num_rows", [1, 3, 20])
+@pytest.mark.parametrize("num_rows", [1, 3, 40])
 def test_products_of_stored_weights(num_rows: int, dtype: torch.dtype) -> None:
     rows, weight, bias, scale = (
         _random(num_rows, 70),
@@ -105,7 +105,7 @@ def _turned(heads: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> to
 @settings(max_examples=15, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 300), min_size=1, max_size=4),
-    heads=st.sampled_from([(9, 3, 24), (4, 4, 32), (8, 1, 64)]),
+    heads=st.sampled_from([(9, 3, 24), (4, 4, 8), (8, 1, 64)]),
     window=st.sampled_from([None, 1, 5, 70]),
     busy=st.sampled_from([1, 64, 256]),
 )
