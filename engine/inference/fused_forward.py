@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from triton.errors import TritonError
 
 from engine.inference.attention import PackedInput
 from engine.inference.fused.model import FusedModel
@@ -10,6 +11,8 @@ from engine.inference.pool import PooledBatch
 from engine.inference.pooled_forward import Pooled
 from engine.models.loader import LoadedModel
 from engine.scheduling.admission import Limits
+
+__all__ = ["Fused", "TritonError"]
 
 
 class Fused(Pooled):

@@ -77,10 +77,14 @@ def forward_of_requests(loaded: LoadedModel, limits: Limits) -> Forward:
 def _pooled(loaded: LoadedModel, limits: Limits) -> Forward:
     why_not_both = why_not_fused(loaded.model, loaded.cache_shape.dtype)
     if why_not_both is None:
-        from engine.inference.fused_forward import Fused  # needs Triton, which not every torch brings along
+        # It needs Triton, which not every torch brings along.
+        from engine.inference.fused_forward import Fused, TritonError
 
         fused = Fused(loaded, limits)
-        why_not_both = _compare(loaded, fused, _ROOM_OF_FUSED)[1]
+        try:
+            why_not_both = _compare(loaded, fused, _ROOM_OF_FUSED)[1]
+        except TritonError as error:
+            why_not_both = f"Triton does not compile them: {first_line(error)}"
         if why_not_both is None:
             return fused
     pooled = Pooled(loaded, limits, f"no fused kernels, as {why_not_both}")

@@ -13,6 +13,7 @@ The interface is small so that the whole of it can be replaced: `submit`, `cance
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 
 import torch
@@ -67,6 +68,7 @@ class Runner:
         self._rate = TokenRate()
         self._num_steps = 0
         self._launched: Launched | None = None
+        self._num_held_up: Counter[str] = Counter()
         self._delivered_s = 0.0
         self._held_back: str | None = None
         self._encoder = ImageEncoder(loaded, clock, lambda sequence, why: self._end(sequence, FinishReason.ERROR, why))
@@ -185,6 +187,7 @@ class Runner:
             start_gap_s=start_gap_s,
             prefixes=self._prefixes.stats(),
             passes=self._compute.name,
+            num_held_up=dict(self._num_held_up),
         )
 
     @property
@@ -232,7 +235,10 @@ class Runner:
                 sequence.start(now)
                 self._running[request_id] = sequence
         for request_id in decision.admitted:
-            self._open_cache(self._running[request_id])
+            sequence = self._running[request_id]
+            if self._compute.runs_ahead and sequence.why_not_ahead is not None:
+                self._num_held_up[sequence.why_not_ahead] += 1
+            self._open_cache(sequence)
         reserved = sum(sequence.reserved_tokens for sequence in self._running.values())
         self._prefixes.make_room(self.limits.cache_tokens - max(reserved, self._compute.held_tokens))
 
@@ -263,7 +269,7 @@ class Runner:
             self._deliver(launched)
 
     def _can_follow(self, before: Launched) -> bool:
-        return before.can_be_followed and all(sequence.can_run_ahead for sequence in self._running.values())
+        return before.can_be_followed and all(sequence.why_not_ahead is None for sequence in self._running.values())
 
     def _launch(self, chunks: tuple[Chunk, ...], before: Launched | None) -> Launched | None:
         """Have the chunks computed, and a token chosen for each request that is due one; None where there was no memory

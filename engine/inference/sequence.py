@@ -66,6 +66,8 @@ class Sequence:
         self._matcher = matcher
         self._reader = reader
         self._cache: Any = None
+        # Why its next token cannot be chosen without knowing here what the one before it was; None where it can.
+        self.why_not_ahead = self._find_why_not_ahead()
         self._prompt_set: torch.Tensor | None = None
 
     @property
@@ -86,12 +88,12 @@ class Sequence:
         """Whether the answer is as long as it may get once what was chosen is known."""
         return self.num_output_tokens + self.num_chosen >= self.max_tokens
 
-    @property
-    def can_run_ahead(self) -> bool:
-        """Whether its next token can be chosen without knowing here what the one before it was."""
+    def _find_why_not_ahead(self) -> str | None:
         params = self.request.sampling
-        counts = params.repetition_penalty != 1.0 or params.presence_penalty or params.frequency_penalty
-        return self._matcher is None and not counts
+        if self._matcher is not None:
+            return "grammar"
+        has_penalty = params.repetition_penalty != 1.0 or params.presence_penalty or params.frequency_penalty
+        return "penalties" if has_penalty else None
 
     @property
     def reserved_tokens(self) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 _WINDOW_S = 5.0
 _STARTS_WINDOW_S = 30.0
@@ -35,7 +36,8 @@ class PrefixStats:
 class RunnerStats:
     """One reading. `held_back` says why the first waiting request does not start, None when nobody waits;
     `max_waiting_tokens` is None where prompts that wait are not bounded, `start_gap_s` where no request started
-    lately, `prefixes` where no beginnings of prompts are kept. `passes` says in words how forward passes are run."""
+    lately, `prefixes` where no beginnings of prompts are kept. `passes` says in words how forward passes are run;
+    `num_held_up` counts the requests for which a step waits until the tokens of the last are known, by reason."""
 
     num_running: int
     num_waiting: int
@@ -52,6 +54,7 @@ class RunnerStats:
     start_gap_s: float | None = None
     prefixes: PrefixStats | None = None
     passes: str | None = None
+    num_held_up: Mapping[str, int] = field(default_factory=dict)
 
 
 class TokenRate:

@@ -17,7 +17,7 @@ from engine.latency.histogram import FIRST_TOKEN_BOUNDS_S
 from engine.latency.totals import Totals
 from tests.engine.api.servers import build_app, call, fake_console
 from tests.engine.latency.builders import CANCELLED_IN_QUEUE, PLAIN, REFUSED
-from tests.fakes import FakeBackend, fake_spec, wait_until
+from tests.fakes import FakeBackend, FakeRunner, fake_spec, wait_until
 
 Readings = dict[tuple[str, ...], float]
 _HELLO = (Message("user", "Hi"),)
@@ -68,6 +68,13 @@ def test_a_busy_model(app: Starlette, console: Console, backend: FakeBackend) ->
     assert readings["vllm:kv_cache_usage_perc", "m"] == 0
     for stream in streams:
         stream.close()
+
+
+def test_requests_that_hold_up_steps(app: Starlette, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = FakeRunner.stats
+    monkeypatch.setattr(FakeRunner, "stats", lambda self: replace(real(self), num_held_up={"grammar": 2}))
+    readings = _readings(app)
+    assert readings["console_steps_held_up_requests_total", "m", "grammar"] == 2
 
 
 def test_requests_that_ended_and_that_were_refused(app: Starlette, console: Console, backend: FakeBackend) -> None:

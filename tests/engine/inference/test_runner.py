@@ -516,6 +516,8 @@ def test_what_needs_the_last_token_is_not_run_ahead(bench: Bench, ahead: Bench) 
     expected, found = (_ask_all(each, questions, (0, 2)) for each in (bench, ahead))
     assert [one.token_ids for one in found] == [one.token_ids for one in expected]
     assert 15 <= ahead.runner._compute.num_unknown <= 25  # type: ignore[attr-defined]
+    assert ahead.runner.stats().num_held_up == {"penalties": 1}
+    assert bench.runner.stats().num_held_up == {}
 
 
 def test_a_request_that_is_cancelled_while_its_token_is_under_way(ahead: Bench) -> None:
