@@ -160,6 +160,7 @@ class Runner:
         """Refuse new requests and end those that are here: as errors with `error`, else as cancelled. Only once no
         thread steps any more."""
         self.refuse()
+        self._launched = None
         reason = FinishReason.CANCELLED if error is None else FinishReason.ERROR
         for sequence in self.requests():
             self._end(sequence, reason, error)

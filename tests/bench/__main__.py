@@ -21,6 +21,7 @@ _PARTS = {
     "pages": "tests.bench.page_speed",
     "cached": "tests.bench.cached_speed",
     "clients": "tests.bench.clients_speed",
+    "tabs": "tests.bench.tabs_speed",
     "environment": "tests.bench.environment_speed",
     "models": "tests.bench.model_figures",
     "gpu": "tests.bench.gpu_speed",

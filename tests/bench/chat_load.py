@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -35,12 +36,14 @@ class ChatLoad:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer's id, as its request was sent with, and latencies as the client saw them."""
+    """One answer's id, as its request was sent with, and latencies as the client saw them; `gaps_s` are those between
+    two pieces of text."""
 
     id: str
     ttft_s: float
     e2e_s: float
     num_tokens: int
+    gaps_s: list[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +96,16 @@ async def _ask(client: httpx.AsyncClient, load: ChatLoad, id: str) -> Answer:
         "stream_options": {"include_usage": True},
     }
     began_s = time.perf_counter()
-    first_s, num_tokens = None, 0
+    times_s: list[float] = []
+    num_tokens = 0
     async for chunk in _events(client, body, id):
-        if first_s is None and any(choice["delta"].get("content") for choice in chunk["choices"]):
-            first_s = time.perf_counter()
+        if any(choice["delta"].get("content") for choice in chunk["choices"]):
+            times_s.append(time.perf_counter())
         num_tokens = (chunk.get("usage") or {}).get("completion_tokens", num_tokens)
-    if first_s is None or num_tokens != load.num_tokens:
+    if not times_s or num_tokens != load.num_tokens:
         raise RuntimeError(f"{num_tokens} tokens came instead of {load.num_tokens}")
-    return Answer(id, first_s - began_s, time.perf_counter() - began_s, num_tokens)
+    gaps_s = [later - earlier for earlier, later in pairwise(times_s)]
+    return Answer(id, times_s[0] - began_s, time.perf_counter() - began_s, num_tokens, gaps_s)
 
 
 async def _events(client: httpx.AsyncClient, body: dict[str, Any], id: str) -> AsyncIterator[dict[str, Any]]:

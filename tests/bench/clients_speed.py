@@ -12,7 +12,7 @@ from pathlib import Path
 
 from engine.latency import RecordStore, percentile
 from engine.latency.store import FILE_NAME
-from tests.bench.chat_load import Answer, ChatLoad, ChatTook, run_chats
+from tests.bench.chat_load import ChatLoad, ChatTook, run_chats
 from tests.bench.results import Figure, compare
 from tests.bench.servers import Running, find_port, started
 
@@ -21,6 +21,7 @@ _NUM_TOKENS = 64
 _NUM_REQUESTS = {1: 4, 8: 2, 32: 1}  # of each client
 _NUM_PAIRS = 3
 _STARVED = 64
+_TIMES = "api-times.txt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,8 @@ def _ours(home: Path, folder: Path) -> AbstractContextManager[Running]:
         "CONSOLE_DEVICE": "cpu",
         "CONSOLE_LOG_LEVEL": "warning",
     }
-    return started([sys.executable, "-m", "engine.api"], port, "/readyz", settings)
+    command = [sys.executable, "-m", "tests.bench.timed_api", str(home / _TIMES)]
+    return started(command, port, "/readyz", settings)
 
 
 def _theirs(folder: Path) -> AbstractContextManager[Running]:
@@ -103,19 +105,21 @@ def _theirs(folder: Path) -> AbstractContextManager[Running]:
 
 
 def _overheads_ms(home: Path, rounds: list[_Round]) -> dict[int, list[float]]:
-    """What each answer took longer for its client than for the engine, by number of clients: HTTP, the API, and the
-    client itself, which with many clients waits for its own turn on the same processors."""
+    """What the API took of each answer beyond the engine, by number of clients: from the request's head to the last of
+    its answer sent, less the engine's own time."""
+    lines = (line.split() for line in (home / _TIMES).read_text().splitlines())
+    api_s = {id: float(seconds) for id, seconds in lines}
     store = RecordStore.open(home / FILE_NAME)
     try:
         engine_s = {record.request_id: record.finished_s for record in store.recent(limit=10_000)}
     finally:
         store.close()
-
-    def overhead_ms(answer: Answer) -> float:
-        return (answer.e2e_s - engine_s[answer.id]) * 1000
-
     return {
-        num_clients: [overhead_ms(answer) for each in rounds for answer in each.took[num_clients].answers]
+        num_clients: [
+            (api_s[answer.id] - engine_s[answer.id]) * 1000
+            for each in rounds
+            for answer in each.took[num_clients].answers
+        ]
         for num_clients in _NUM_REQUESTS
     }
 
