@@ -1,4 +1,4 @@
-"""`python -m tests.bench.timed_api FILE`: `python -m engine.api`, and of each request with an id a line in FILE with the
+"""`python -m tests.bench.timed_api FILE`: `python -m engine.api`, and of each request with an id a line in FILE: the
 seconds from when the application was handed it until it had sent the last of its answer."""
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ _ask = request_ids.RequestIds.__call__
 
 def main() -> None:
     """Serve until told to stop."""
-    with Path(sys.argv[1]).open("a", buffering=1) as lines:
+    file = Path(sys.argv.pop(1))  # the rest is for the API
+    with file.open("a", buffering=1) as lines:
 
         async def ask_timed(app: request_ids.RequestIds, scope: Scope, receive: Receive, send: Send) -> None:
             began_s = sent_s = time.perf_counter()
@@ -31,7 +32,7 @@ def main() -> None:
             await _ask(app, scope, receive, send_timed)
             lines.write(f"{Headers(scope=scope).get(request_ids.HEADER)} {sent_s - began_s}\n")
 
-        request_ids.RequestIds.__call__ = ask_timed  # type: ignore[method-assign]
+        request_ids.RequestIds.__call__ = ask_timed
         api.main()
 
 
