@@ -84,11 +84,18 @@ class DecodeGraphs:
         Raises:
             RuntimeError: the model does something in a step that a graph cannot hold.
         """
+        self._drop()
+        try:
+            for size in reversed(self._sizes):
+                self._graphs[size] = self._capture(size)
+        except RuntimeError:
+            self._drop()  # what was captured of them holds memory
+            raise
+        self._version = self._pool.version
+
+    def _drop(self) -> None:
         self._graphs.clear()
         self._memory = None
-        for size in reversed(self._sizes):
-            self._graphs[size] = self._capture(size)
-        self._version = self._pool.version
 
     def _capture(self, size: int) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
         self._fill([], size)

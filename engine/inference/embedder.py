@@ -154,6 +154,11 @@ class Embedder:
         self._not_before_s = earliest_next_s(began_s, self._clock.monotonic())
         return 0.0
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether texts wait."""
+        return bool(self._texts)
+
     def refuse(self) -> None:
         """Take no new requests, from any thread."""
         with self._lock:

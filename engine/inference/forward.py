@@ -52,6 +52,8 @@ class Forward(Protocol):
     Attributes:
         held_tokens: of caches, for which memory is taken whether requests use it or not.
         name: how it runs them, in words.
+        can_repeat: whether a step that failed for want of memory can be run again, as its passes changed nothing but
+            places that they write anew.
         runs_ahead: whether the device computes while the caller goes on, so that it gains by being handed the next step
             before the last one is known here.
     """
@@ -61,6 +63,9 @@ class Forward(Protocol):
 
     @property
     def held_tokens(self) -> int: ...
+
+    @property
+    def can_repeat(self) -> bool: ...
 
     @property
     def runs_ahead(self) -> bool: ...
@@ -79,6 +84,9 @@ class Forward(Protocol):
     def logits(self, parts: Sequence[Part], chosen: torch.Tensor | None = None) -> torch.Tensor:
         """Of the last tokens of each part, as many as it wants, in their order, (number of them, vocab). `chosen` are
         the ids on the device of the parts that are not known here, in their order."""
+
+    def mark(self) -> torch.cuda.Event | None:
+        """What tells when the device has done all it was given until now; None where it has."""
 
     def hidden(self, parts: Sequence[Part]) -> torch.Tensor:
         """After the last layer's norm, of all tokens of all parts, (tokens, width)."""
@@ -106,6 +114,10 @@ class Packed:
         return attention.SequenceCache(self._shape, num_tokens)
 
     @property
+    def can_repeat(self) -> bool:
+        return True
+
+    @property
     def runs_ahead(self) -> bool:
         return self._shape.device.type == "cuda"
 
@@ -119,6 +131,13 @@ class Packed:
             packed.add(part.cache, part.token_ids, part.past, part.images)
             wanted.extend(range(len(packed) - part.num_logits, len(packed)))
         return self._run(packed, upload(torch.tensor(wanted, dtype=torch.long), self._shape.device))
+
+    def mark(self) -> torch.cuda.Event | None:
+        if self._shape.device.type != "cuda":
+            return None
+        event = torch.cuda.Event()
+        event.record()
+        return event
 
     def _run(self, packed: attention.PackedInput, wanted: torch.Tensor) -> torch.Tensor:
         """Logits of the rows at `wanted`."""

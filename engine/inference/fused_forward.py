@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from triton.errors import TritonError
 
 from engine.inference.attention import PackedInput
 from engine.inference.fused.model import FusedModel
@@ -11,8 +10,6 @@ from engine.inference.pool import PooledBatch
 from engine.inference.pooled_forward import Pooled
 from engine.models.loader import LoadedModel
 from engine.scheduling.admission import Limits
-
-__all__ = ["Fused", "TritonError"]
 
 
 class Fused(Pooled):

@@ -21,18 +21,26 @@ class Launched:
         chunks: what was run in it.
         sequences: those that a token was chosen for, in the order of `choice`.
         began_s: when it was handed over.
+        end: what tells that the device has done it; None where it has.
     """
 
     chunks: tuple[Chunk, ...]
     sequences: Row[Sequence]
     choice: Choice
     began_s: float
+    end: torch.cuda.Event | None = None
+
+    def wait(self) -> None:
+        """Until the device has done it, were it only a piece of a prompt, after which no token is read: the device is
+        handed one step ahead, and no more."""
+        if self.end is not None:
+            self.end.synchronize()
 
     @property
     def can_be_followed(self) -> bool:
         """Whether the next step can be run from what the device alone knows."""
         are_free = all(sequence.why_not_ahead is None for sequence in self.sequences)
-        return are_free and self.choice.on_device() is not None
+        return are_free and (not self.sequences or self.choice.on_device() is not None)
 
     def tokens_of(self, sequences: Row[Sequence]) -> torch.Tensor:
         """What was chosen for these, (number of them,), on the device."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from itertools import pairwise
+from subprocess import SubprocessError
 
 import torch
 from transformers.cache_utils import get_layer_types_and_kwargs
@@ -75,21 +76,31 @@ def forward_of_requests(loaded: LoadedModel, limits: Limits) -> Forward:
 
 
 def _pooled(loaded: LoadedModel, limits: Limits) -> Forward:
-    why_not_both = why_not_fused(loaded.model, loaded.cache_shape.dtype)
-    if why_not_both is None:
-        # It needs Triton, which not every torch brings along.
-        from engine.inference.fused_forward import Fused, TritonError
-
-        fused = Fused(loaded, limits)
-        try:
-            why_not_both = _compare(loaded, fused, _ROOM_OF_FUSED)[1]
-        except TritonError as error:
-            why_not_both = f"Triton does not compile them: {first_line(error)}"
-        if why_not_both is None:
-            return fused
-    pooled = Pooled(loaded, limits, f"no fused kernels, as {why_not_both}")
+    fused = _fused(loaded, limits)
+    if not isinstance(fused, str):
+        return fused
+    pooled = Pooled(loaded, limits, f"no fused kernels, as {fused}")
     why_not = _compare(loaded, pooled)[1]
     return pooled if why_not is None else _slower(loaded, f"without FlashAttention, as {why_not}")
+
+
+def _fused(loaded: LoadedModel, limits: Limits) -> Forward | str:
+    """Or why not. Triton needs a C compiler, Python's headers, a folder to write to and a card it knows, and has an
+    error of its own for each; torch without CUDA does not bring it along."""
+    why_not = why_not_fused(loaded.model, loaded.cache_shape.dtype)
+    if why_not is not None:
+        return why_not
+    try:
+        from triton.errors import TritonError
+
+        from engine.inference.fused_forward import Fused
+    except ImportError as error:
+        return f"Triton cannot be used: {first_line(error)}"
+    try:
+        fused = Fused(loaded, limits)
+        return _compare(loaded, fused, _ROOM_OF_FUSED)[1] or fused
+    except (TritonError, AssertionError, OSError, SubprocessError) as error:
+        return f"Triton does not compile them: {first_line(error)}"
 
 
 def _compiled(loaded: LoadedModel) -> Forward:

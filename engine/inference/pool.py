@@ -113,6 +113,8 @@ class KvPool:
         self.version += 1
         size = min(self._max_tokens, max(num_tokens, 2 * self.regions.size))
         for index, old in enumerate(self.layers):
+            if old.shape[1] >= size:
+                continue
             grown = self._allocate(size)
             grown[:, : old.shape[1]] = old
             self.layers[index] = grown

@@ -141,6 +141,8 @@ class Runner:
         """Do one step; False when there was nothing to run."""
         self._end_cancelled_and_late()
         self._admit()
+        if not all(sequence.is_seen for sequence in self._running.values()):
+            self.deliver()  # an image takes its time
         before, self._launched = self._launched, None
         if not self._running:
             return False
@@ -149,6 +151,13 @@ class Runner:
             self._run_and_deliver(before)
         self._num_steps += 1
         return True
+
+    @torch.inference_mode()
+    def deliver(self) -> None:
+        """Wait for the step that is under way, if one is, and deliver its tokens: before other work for the device."""
+        before, self._launched = self._launched, None
+        if before is not None:
+            self._deliver(before)
 
     def refuse(self) -> None:
         """Take no new requests and end `wait`, from any thread."""
@@ -287,7 +296,7 @@ class Runner:
             self._keep_prefix(sequence, chunk.num_tokens)
         for sequence in complete:
             sequence.num_chosen += 1
-        return Launched(chunks, complete, choice, began_s)
+        return Launched(chunks, complete, choice, began_s, self._compute.mark())
 
     def _compute_chunks(self, chunks: tuple[Chunk, ...], before: Launched | None) -> tuple[list[Sequence], Choice]:
         parts = [self._part(chunk) for chunk in chunks]
@@ -312,15 +321,18 @@ class Runner:
         return Part(cache, sequence.token_ids[past:stop], past, sequence.images, int(stop == sequence.num_tokens))
 
     def _make_memory(self, chunks: tuple[Chunk, ...]) -> None:
-        """Let go of what is kept of prompts, or if that is nothing, of the request with most tokens in the step."""
-        if self._prefixes.clear():
+        """Let go of what is kept of prompts, or if that is nothing, of the request with most tokens in the step; of all
+        in it where none can be gone on with."""
+        if self._prefixes.clear() and self._compute.can_repeat:
             return
         largest = max(chunks, key=lambda chunk: chunk.num_tokens)
-        why = f"the GPU has no memory left for a step with {largest.num_tokens:,} tokens of this request"
         remedy = "send it again when fewer run, or lower CONSOLE_CHUNK_TOKENS or CONSOLE_KV_CACHE_GIB"
-        self._end(self._running[largest.request_id], FinishReason.ERROR, f"{why}: {remedy}")
+        for chunk in (largest,) if self._compute.can_repeat else chunks:
+            why = f"the GPU has no memory left for a step with {chunk.num_tokens:,} tokens of this request"
+            self._end(self._running[chunk.request_id], FinishReason.ERROR, f"{why}: {remedy}")
 
     def _deliver(self, launched: Launched) -> None:
+        launched.wait()
         found = launched.choice.read()
         now = self._clock.monotonic()
         self._prefixes.time(launched.chunks, now - max(launched.began_s, self._delivered_s))

@@ -90,11 +90,18 @@ class Separate:
         return OwnCache({name: DynamicCache(config=self._model.config.get_text_config(decoder=True))})
 
     @property
+    def can_repeat(self) -> bool:
+        return False
+
+    @property
     def runs_ahead(self) -> bool:
         return False
 
     def logits(self, parts: Sequence[Part], _chosen: torch.Tensor | None = None) -> torch.Tensor:
         return torch.cat([self._logits(part) for part in parts])
+
+    def mark(self) -> None:
+        return None
 
     def _logits(self, part: Part) -> torch.Tensor:
         cache: OwnCache = part.cache

@@ -62,6 +62,7 @@ class Sequence:
         self.is_cancelled = False
         self.stream = OutputStream(request.request_id, timing.received_at_s, self._cancel)
         self._generator = random.Random(self.seed)
+        self._drawn = 0, 0.0  # for which token, and what
         self._detokenizer = detokenizer
         self._matcher = matcher
         self._reader = reader
@@ -139,8 +140,10 @@ class Sequence:
         return self._prompt_set
 
     def uniform(self) -> float:
-        """The next number of this request's own generator, in [0, 1)."""
-        return self._generator.random()
+        """The next number of this request's own generator, in [0, 1): one a token, also where a step is run again."""
+        if self._drawn[0] != self.num_tokens:
+            self._drawn = self.num_tokens, self._generator.random()
+        return self._drawn[1]
 
     def allowed(self) -> torch.Tensor | None:
         """Which tokens may come next, shape (vocab,), bool, on the CPU; None for any.

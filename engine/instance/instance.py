@@ -312,6 +312,9 @@ class Instance:
         if backend is None or loaded is None:
             return "no model is loaded"
         self._status.enter(InstanceState.WARMING)
+        if self._service is not None:  # of a worker that died: what it held is needed again
+            self._service = None
+            release_memory()
         try:
             runner = backend.start(loaded, self._finish)
             embedder = backend.start_embedder(loaded, runner, self._finish)

@@ -47,6 +47,8 @@ class Worker:
         try:
             while not self._stopping.is_set():
                 is_generating = self._runner.step()
+                if self._embedder.is_asked:
+                    self._runner.deliver()
                 wait_s = self._embedder.step(is_generating=is_generating)
                 if not is_generating and wait_s != 0:
                     self._runner.wait(_IDLE_WAIT_S if wait_s is None else min(wait_s, _IDLE_WAIT_S))

@@ -220,7 +220,7 @@ def multiply_row(
     return out
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def _multiply_few(
     rows,
     weight,

@@ -72,10 +72,22 @@ class FusedModel:
         self._scaling: float = attention.scaling
         self._epsilon: float = model.config.rms_norm_eps
         self._layers = [_lay_out(layer) for layer in self._body.layers]
+        self._compile_for_many_rows()
         device = model.lm_head.weight.device
         self._can_be_early = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
         self._norm = self._body.norm.weight.detach()
         self._head = _linear(model.lm_head)
+
+    def _compile_for_many_rows(self) -> None:
+        """What is not run by a few tokens, as those of a comparison are: a request would wait for it."""
+        layer = self._layers[0]
+        for linear in (layer.joined, layer.output, layer.gate_up, layer.down):
+            if linear.scale is not None:
+                for num_rows in (FEW, FEW + 1):
+                    rows = torch.zeros(
+                        num_rows, linear.weight.shape[1], dtype=self._norm.dtype, device=self._norm.device
+                    )
+                    linear(rows)
 
     def get_input_embeddings(self) -> nn.Module:
         """The model's own."""

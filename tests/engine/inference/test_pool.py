@@ -99,3 +99,22 @@ def test_why_caches_are_not_pooled() -> None:
     assert "eager" in str(why_not_pooled(CacheShape(2, 3, 8, torch.bfloat16, gpu, "eager")))
     assert "float32" in str(why_not_pooled(CacheShape(2, 3, 8, torch.float32, gpu)))
     assert "as wide as keys" in str(why_not_pooled(CacheShape(2, 3, 24, torch.bfloat16, gpu, value_dim=16)))
+
+
+def test_a_pool_that_grew_in_part_grows_to_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers that have moved to a larger place stay there."""
+    pool = KvPool(_SHAPE, max_tokens=400, first_tokens=32)
+    cache, noise = _filled(pool, 20, 0)
+    allocate, sizes = pool._allocate, []
+
+    def allocate_one(num_tokens: int) -> torch.Tensor:
+        sizes.append(num_tokens)
+        if len(sizes) == 2:
+            raise torch.OutOfMemoryError("no room")
+        return allocate(num_tokens)
+
+    monkeypatch.setattr(pool, "_allocate", allocate_one)
+    with pytest.raises(torch.OutOfMemoryError):
+        pool.open(300)
+    assert pool.open(40).capacity == 40
+    assert _holds(cache, noise)

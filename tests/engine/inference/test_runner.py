@@ -14,6 +14,7 @@ from engine.backend import prepare_sequence
 from engine.clock import SystemClock
 from engine.config import Settings
 from engine.errors import InstanceNotReadyError, InvalidRequestError, QueueFullError, QueueTimeoutError
+from engine.inference.choosing import choose
 from engine.inference.forward import Packed
 from engine.inference.prefixes import PrefixLimits
 from engine.inference.request import Delta, Finished, FinishReason, Message, Request, SamplingParams, Timing, TokenInfo
@@ -581,6 +582,40 @@ def test_a_step_without_memory_first_lets_go_of_kept_beginnings(tiny: LoadedMode
     assert after.num_kept_tokens == 0
     bench.run()
     assert _reason(second) is FinishReason.LENGTH
+
+
+def test_a_step_without_memory_ends_all_that_cannot_be_run_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a pass changes a state, nobody knows what it is after half a step."""
+    monkeypatch.setattr(type(bench.runner._compute), "can_repeat", False)
+    both = [bench.submit("Hi"), bench.submit("Ho")]
+    bench.runner.step()
+
+    def full(parts: Any, chosen: Any = None) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(bench.runner._compute, "logits", full)
+    bench.run()
+    assert [_reason(one) for one in both] == [FinishReason.ERROR] * 2
+
+
+def test_a_step_that_is_run_again_draws_what_it_drew_before(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is memory for the pass and none for the choice, once."""
+    answers = []
+    for fails in (iter(()), iter([False, False, True])):
+        bench = Bench(tiny)
+        bench.runner._prefixes.clear = lambda: True  # type: ignore[method-assign]
+
+        def choose_once(sequences: Any, logits: Any, *, is_batched: bool, fails: Any = fails) -> Any:
+            chosen = choose(sequences, logits, is_batched=is_batched)
+            if next(fails, False):
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return chosen
+
+        monkeypatch.setattr("engine.inference.runner.choose", choose_once)
+        sequence = bench.submit("Hi", _seeded(7))
+        bench.run()
+        answers.append(sequence.token_ids)
+    assert answers[0] == answers[1]
 
 
 def test_close_cancels_or_fails_what_is_here(tiny: LoadedModel) -> None:
