@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from dashboard.components.figures import graph_objects
 from engine.lab import Estimate, Experiment, VariantResult, pareto_front
 
 if TYPE_CHECKING:
@@ -74,8 +75,7 @@ def show_charts(experiment: Experiment) -> None:
 
 def pareto_figure(experiment: Experiment, x: Axis, y: Axis) -> go.Figure:
     """The variants as named points with their intervals, and the Pareto front as a line."""
-    import plotly.graph_objects as go
-
+    go = graph_objects()
     found = [(result, x.read(result), y.read(result)) for result in experiment.results]
     read = [(result, along, up) for result, along, up in found if along is not None and up is not None]
     front = pareto_front([(x.cost(along.value), y.cost(up.value)) for _, along, up in read])

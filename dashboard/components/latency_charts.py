@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING, Any
 
+from dashboard.components.figures import graph_objects
 from dashboard.components.formats import format_seconds
 from dashboard.components.latency_terms import LABELS
 from dashboard.components.times import local_datetime
@@ -40,8 +41,7 @@ def series_figure(
     buckets: Sequence[SeriesBucket], metric: Metric, objective_s: float | None, zone: tzinfo
 ) -> go.Figure:
     """P50, P95 and P99 over time, a gap where a bucket has no sample, and the number of requests below."""
-    import plotly.graph_objects as go
-
+    go = graph_objects()
     found = [bucket.metrics[metric] for bucket in buckets]
     longest_s = max((one.p99_s or 0.0 for one in found), default=0.0)
     scale, unit = choose_unit(longest_s)
@@ -102,8 +102,7 @@ def distribution_figure(
     points: Sequence[DistributionPoint], summary: MetricSummary, metric: Metric, objective_s: float | None
 ) -> go.Figure:
     """The share of requests at or below each latency, over a logarithmic axis, its percentiles marked."""
-    import plotly.graph_objects as go
-
+    go = graph_objects()
     values_s = [max(point.value_s, SHORTEST_S) for point in points]
     marked = {
         name: max(value_s, SHORTEST_S)

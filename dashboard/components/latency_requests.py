@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from dashboard.components.figures import graph_objects
 from dashboard.components.formats import format_seconds, plain, plural
 from dashboard.components.latency_charts import choose_unit
 from dashboard.components.phases import split_phases
@@ -69,8 +70,7 @@ def _cell(value: object) -> object:
 
 def phases_figure(record: RequestRecord) -> go.Figure:
     """One bar from receipt to end, a colour a phase."""
-    import plotly.graph_objects as go
-
+    go = graph_objects()
     scale, unit = choose_unit(record.finished_s)
     bars = [
         {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from dashboard.components.figures import graph_objects
 from dashboard.components.formats import DASH, format_bytes, plain
 from engine.models.comparison import Comparison, MemoryReading, meaning
 from engine.models.plan import Alternative, MemoryPlan, Verdict
@@ -55,8 +56,7 @@ def alternative_line(item: Alternative) -> str:
 
 def plan_figure(plan: MemoryPlan) -> go.Figure:
     """Serving and the peak of loading, each as one bar of its kinds, and how much is free where that is near."""
-    import plotly.graph_objects as go
-
+    go = graph_objects()
     stages = {"Serving": plan.lines, "Loading": plan.loading}
     bars = []
     for kind, color in _COLORS.items():

@@ -8,6 +8,7 @@ from datetime import tzinfo
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from dashboard.components.figures import graph_objects
 from dashboard.components.times import local_datetime
 from engine.telemetry import GpuReading, Sample
 
@@ -77,8 +78,7 @@ def scaled(read: Read, scale: float) -> Read:
 
 def history_figure(chart: Chart, samples: Sequence[Sample], zone: tzinfo) -> go.Figure:
     """The chart's lines over the samples' times, gaps where nothing was read."""
-    import plotly.graph_objects as go
-
+    go = graph_objects()
     times_s = thin([sample.taken_at_s for sample in samples], _CHART_POINTS)
     moments = [local_datetime(time_s, zone) for time_s in times_s if time_s is not None]
     lines = [
