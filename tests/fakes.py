@@ -129,6 +129,9 @@ class FakeRunner:
             sequence.is_cancelled = True
         return bool(found)
 
+    def deliver(self) -> None:
+        """No step is ever under way."""
+
     def refuse(self) -> None:
         with self._bell:
             self._is_closed = True
@@ -226,6 +229,10 @@ class FakeEmbedder:
     def requests(self) -> list[EmbeddingJob]:
         with self._lock:
             return list(self._jobs)
+
+    @property
+    def is_asked(self) -> bool:
+        return bool(self.requests())
 
     def step(self, *, is_generating: bool) -> float | None:
         for job in self.requests():
