@@ -312,7 +312,8 @@ class Instance:
         if backend is None or loaded is None:
             return "no model is loaded"
         self._status.enter(InstanceState.WARMING)
-        if self._service is not None:  # of a worker that died: what it held is needed again
+        if self._service is not None and loaded.info.device != "cpu":
+            # Of a worker that died: the GPU's memory that it held is needed again.
             self._service = None
             release_memory()
         try:

@@ -122,7 +122,7 @@ def test_a_worker_killed_amid_answers(
         raise SystemExit("killed")
 
     with monkeypatch.context() as broken:
-        broken.setattr("engine.inference.runner.Runner._forward", kill)
+        broken.setattr("engine.inference.runner.Runner._compute_chunks", kill)
         ends = [list(stream)[-1] for stream in streams]
     assert {end.reason for end in ends if isinstance(end, Finished)} == {FinishReason.ERROR}
     assert engine.requests() == ()

@@ -137,13 +137,12 @@ def test_warm_up_generates(tiny: LoadedModel) -> None:
 
 def test_a_warm_up_without_a_token_is_an_error(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     runner = Runner(tiny, _LIMITS, FakeClock(), lambda *_: None)
-    real = runner._forward
+    real = runner._compute.logits
 
-    def poisoned(chunks: Any) -> Any:
-        complete, logits = real(chunks)
-        return complete, logits * float("nan")
+    def poisoned(parts: Any, chosen: Any = None) -> Any:
+        return real(parts, chosen) * float("nan")
 
-    monkeypatch.setattr(runner, "_forward", poisoned)
+    monkeypatch.setattr(runner._compute, "logits", poisoned)
     with pytest.raises(WorkerDiedError, match="gave no token: the model produced logits that are not finite"):
         run_warm_up(tiny, runner, FakeClock())
 

@@ -72,11 +72,11 @@ class FusedModel:
         self._scaling: float = attention.scaling
         self._epsilon: float = model.config.rms_norm_eps
         self._layers = [_lay_out(layer) for layer in self._body.layers]
-        self._compile_for_many_rows()
         device = model.lm_head.weight.device
         self._can_be_early = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)
         self._norm = self._body.norm.weight.detach()
         self._head = _linear(model.lm_head)
+        self._compile_for_many_rows()
 
     def _compile_for_many_rows(self) -> None:
         """What is not run by a few tokens, as those of a comparison are: a request would wait for it."""

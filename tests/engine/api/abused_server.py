@@ -13,16 +13,16 @@ from engine.instance import instance
 
 
 def _make_killable() -> None:
-    forward, is_killed = Runner._forward, threading.Event()
+    compute, is_killed = Runner._compute_chunks, threading.Event()
 
-    def forward_or_die(runner: Runner, *arguments: Any) -> Any:
+    def compute_or_die(runner: Runner, *arguments: Any) -> Any:
         if is_killed.is_set():
             is_killed.clear()
             raise SystemExit("killed")
-        return forward(runner, *arguments)
+        return compute(runner, *arguments)
 
     signal.signal(signal.SIGUSR1, lambda *_: is_killed.set())
-    Runner._forward = forward_or_die  # type: ignore[method-assign]
+    Runner._compute_chunks = compute_or_die  # type: ignore[method-assign]
     instance._FIRST_PAUSE_S = 0.01
 
 

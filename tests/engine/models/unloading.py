@@ -79,7 +79,7 @@ def _die(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
 
     with monkeypatch.context() as patch:
         patch.setattr("engine.instance.worker.logger.disabled", True)  # pytest keeps log records with tracebacks
-        patch.setattr(Runner, "_forward", fail)
+        patch.setattr(Runner, "_compute_chunks", fail)
         list(_stream(engine))
     wait_until(lambda: engine.instances()[0].state == "ready" and engine.instances()[0].num_restarts == 1, 30)
 
