@@ -30,7 +30,7 @@ from engine.weights.eviction import Candidate, plan_eviction
 from engine.weights.files import FileEntry, read_json, write_record
 from engine.weights.integrity import sha256_of
 from engine.weights.inventory import CacheEntry, EntryKind, conversion_record, read_entries
-from engine.weights.lease import seized, wait_for_lock
+from engine.weights.lease import PATIENCE_S, seized, wait_for_lock
 from engine.weights.snapshot import SnapshotStore
 from engine.weights.transfer import describe_size
 
@@ -103,14 +103,14 @@ class WeightsCache:
         if entry is None:
             raise WeightsError(f"the weights cache {self.root} has no entry {entry_id!r}: list it to see the names")
         with self.writing():
-            if not self.remove_entry(entry):
+            if not self.remove_entry(entry, PATIENCE_S):
                 raise WeightsError(f"{entry_id} is in use: unload the model that was loaded from it first")
             own_bytes = 0 if self.snapshots.holds(entry.path) else entry.size_bytes
             return own_bytes + self.blobs.sweep()
 
-    def remove_entry(self, entry: CacheEntry) -> bool:
-        """Take the entry away, unless it is in use. Blobs stay until they are swept."""
-        with seized(entry.path) as is_free:
+    def remove_entry(self, entry: CacheEntry, patience_s: float = 0.0) -> bool:
+        """Take the entry away, unless it is in use for longer than that. Blobs stay until they are swept."""
+        with seized(entry.path, patience_s) as is_free:
             if is_free:
                 if entry.record is not None:
                     entry.record.unlink(missing_ok=True)

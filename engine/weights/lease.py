@@ -16,6 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _POLL_S = 0.1
+# How long whoever asks for a removal waits for a lock that may be gone in a moment.
+PATIENCE_S = 0.5
 
 
 class Lease:
@@ -86,14 +88,18 @@ def try_lock(handle: int) -> bool:
 
 
 @contextmanager
-def seized(path: Path) -> Iterator[bool]:
-    """Whether nobody uses `path` (a file or folder); if so nobody can until the end of the block."""
+def seized(path: Path, patience_s: float = 0.0) -> Iterator[bool]:
+    """Whether nobody uses `path` (a file or folder), now or within `patience_s`; if so nobody can until the end of the
+    block. A lock can outlive its lease for a moment, in a child process that has not begun its program yet."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         yield False
         return
     try:
-        yield try_lock(handle) and is_same(handle, path)
+        until_s = time.monotonic() + patience_s
+        while not (is_locked := try_lock(handle)) and time.monotonic() < until_s:
+            time.sleep(_POLL_S)
+        yield is_locked and is_same(handle, path)
     finally:
         os.close(handle)

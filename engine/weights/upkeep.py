@@ -16,7 +16,7 @@ from engine.weights.cache import LEFTOVER_PREFIX, TRASH_PREFIX, WeightsCache
 from engine.weights.files import FileEntry, read_record
 from engine.weights.integrity import check_safetensors
 from engine.weights.inventory import CacheEntry, EntryKind
-from engine.weights.lease import seized
+from engine.weights.lease import PATIENCE_S, seized
 from engine.weights.snapshot import Snapshot
 
 Progress = Callable[[str, float | None], None]
@@ -78,7 +78,9 @@ def discard(cache: WeightsCache, folder: Path, path: str) -> None:
     if entry is None:
         raise WeightsError(f"{folder} is not in the weights cache {cache.root}: put its {path} right yourself")
     with cache.writing():
-        is_done = _reopen(cache, entry, path) if entry.kind is EntryKind.DOWNLOAD else cache.remove_entry(entry)
+        is_done = (
+            _reopen(cache, entry, path) if entry.kind is EntryKind.DOWNLOAD else cache.remove_entry(entry, PATIENCE_S)
+        )
     if not is_done:
         raise WeightsError(f"{entry.id} is in use: unload the model that was loaded from it, then fetch {path} again")
 
@@ -134,7 +136,7 @@ def _missing(entry: CacheEntry) -> str | None:
 
 def _reopen(cache: WeightsCache, entry: CacheEntry, path: str) -> bool:
     snapshot = next(found for found, _ in cache.snapshots.scan() if str(found) == entry.id)
-    with seized(entry.path) as is_free:
+    with seized(entry.path, PATIENCE_S) as is_free:
         if not is_free:
             return False
         incoming = cache.snapshots.incoming(snapshot)
