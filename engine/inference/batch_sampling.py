@@ -35,9 +35,7 @@ class Wish:
     @property
     def is_plain(self) -> bool:
         """Whether its row is used as the model gave it."""
-        params = self.params
-        has_penalty = params.repetition_penalty != 1.0 or params.presence_penalty or params.frequency_penalty
-        return not (has_penalty or params.logit_bias or self.allowed is not None)
+        return not (self.params.has_penalties or self.params.logit_bias or self.allowed is not None)
 
     def shape(self, row: torch.Tensor) -> torch.Tensor:
         """`sampling.shape_row` with it."""

@@ -38,9 +38,8 @@ class Launched:
 
     @property
     def can_be_followed(self) -> bool:
-        """Whether the next step can be run from what the device alone knows."""
-        are_free = all(sequence.why_not_ahead is None for sequence in self.sequences)
-        return are_free and (not self.sequences or self.choice.on_device() is not None)
+        """Whether the device has what the next step would be run from."""
+        return not self.sequences or self.choice.on_device() is not None
 
     def tokens_of(self, sequences: Row[Sequence]) -> torch.Tensor:
         """What was chosen for these, (number of them,), on the device."""

@@ -74,6 +74,11 @@ class SamplingParams:
     max_tokens: int | None = None
     top_logprobs: int | None = None
 
+    @property
+    def has_penalties(self) -> bool:
+        """Whether tokens count that were written before."""
+        return self.repetition_penalty != 1.0 or bool(self.presence_penalty or self.frequency_penalty)
+
     def seed_or_drawn(self) -> int:
         """The seed, or one that is drawn anew."""
         return self.seed if self.seed is not None else random.SystemRandom().getrandbits(31)

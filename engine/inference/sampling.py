@@ -87,11 +87,10 @@ def apply_penalties(
 ) -> torch.Tensor:
     """Repetition penalty as in CTRL (arXiv:1909.05858) over prompt and answer; presence and frequency penalty as
     OpenAI defines them, over the answer. Returns `row` itself when there is nothing to do."""
-    has_repetition = params.repetition_penalty != 1.0
-    if not has_repetition and not params.presence_penalty and not params.frequency_penalty:
+    if not params.has_penalties:
         return row
     ids = torch.tensor(list(output_counts), dtype=torch.long, device=row.device)
-    if has_repetition:
+    if params.repetition_penalty != 1.0:
         seen = torch.cat([prompt_ids, ids]).unique()
         values = row[seen]
         penalty = params.repetition_penalty

@@ -90,11 +90,9 @@ class Sequence:
         return self.num_output_tokens + self.num_chosen >= self.max_tokens
 
     def _find_why_not_ahead(self) -> str | None:
-        params = self.request.sampling
         if self._matcher is not None:
             return "grammar"
-        has_penalty = params.repetition_penalty != 1.0 or params.presence_penalty or params.frequency_penalty
-        return "penalties" if has_penalty else None
+        return "penalties" if self.request.sampling.has_penalties else None
 
     @property
     def reserved_tokens(self) -> int:

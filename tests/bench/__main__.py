@@ -28,7 +28,7 @@ _PARTS = {
     "gpu_models": "tests.bench.gpu_models",
     "gpu_images": "tests.bench.gpu_images",
 }
-_ANYWHERE = ("startup", "engine", "pages", "cached", "clients", "environment", "models")
+_ANYWHERE = ("startup", "engine", "pages", "cached", "clients", "tabs", "environment", "models")
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from engine.latency import percentile
 from tests.bench.chat_load import ChatLoad, run_chats
-from tests.bench.results import Figure
+from tests.bench.results import Figure, compare
 from tests.bench.servers import find_port, started
 
 # Those that poll, twice.
@@ -33,9 +33,7 @@ def measure(home: Path) -> Iterator[Figure]:
         pairs = [_measure_pair(port, number) for number in range(_NUM_PAIRS)]
     for name, fraction in (("p50", 0.5), ("p99", 0.99)):
         without, with_tabs = zip(*((_at(fraction, one), _at(fraction, other)) for one, other, _ in pairs), strict=True)
-        ratio = statistics.median(one / other for one, other in zip(without, with_tabs, strict=True))
-        values = statistics.median(with_tabs), statistics.median(without)
-        yield Figure(f"engine.itl.tabs10_{name}_s", values[0], "s", "no tabs", values[1], round(ratio, 3))
+        yield compare(f"engine.itl.tabs10_{name}_s", "s", with_tabs, "no tabs", without, more=False)
     yield Figure("pages.tabs10.runs_per_s", statistics.median(runs for *_, runs in pairs), "1/s")
 
 

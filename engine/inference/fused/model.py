@@ -62,10 +62,10 @@ class _Layer:
 
 
 class FusedModel:
-    """What a Llama-shaped model computes. Called as the model is, as far as `Packed` and `DecodeGraphs` call it."""
+    """What a Llama-shaped model computes, of which `why_not_fused` says nothing."""
 
     def __init__(self, model: Any) -> None:
-        self._model = model
+        self._embed = model.get_input_embeddings()
         self._body = model.model
         attention = self._body.layers[0].self_attn
         self._head_dim: int = attention.head_dim
@@ -89,17 +89,12 @@ class FusedModel:
                     )
                     linear(rows)
 
-    def get_input_embeddings(self) -> nn.Module:
-        """The model's own."""
-        embeddings: nn.Module = self._model.get_input_embeddings()
-        return embeddings
-
     def logits(
         self, ids: torch.Tensor, positions: torch.Tensor, batch: PooledBatch, wanted: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Logits (rows, vocab) of the rows at `wanted`, (rows,), or of all, after running `ids` at `positions`,
         (tokens,) each."""
-        embedded = self.get_input_embeddings()(ids)
+        embedded = self._embed(ids)
         turns = self._body.rotary_emb(embedded[None], positions[None])
         cosine, sine = (part[0].contiguous() for part in turns)
         if len(ids) == 1:

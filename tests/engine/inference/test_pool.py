@@ -24,6 +24,19 @@ def _holds(cache: PooledCache, noise: torch.Tensor) -> bool:
     return torch.equal(keys, noise[0]) and torch.equal(values, noise[1])
 
 
+def _fill_the_device_once(pool: KvPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no room for the second layer that is moved to a larger place, and for those after it there is."""
+    allocate, sizes = pool._allocate, []
+
+    def allocate_one(num_tokens: int) -> torch.Tensor:
+        sizes.append(num_tokens)
+        if len(sizes) == 2:
+            raise torch.OutOfMemoryError("no room")
+        return allocate(num_tokens)
+
+    monkeypatch.setattr(pool, "_allocate", allocate_one)
+
+
 def test_a_pool_that_grows_and_is_compacted_keeps_what_it_holds() -> None:
     pool = KvPool(_SHAPE, max_tokens=200, first_tokens=32)
     held = {seed: _filled(pool, 10, seed) for seed in range(3)}
@@ -42,15 +55,7 @@ def test_a_device_without_room_for_a_larger_pool_leaves_it_usable(monkeypatch: p
     """The first layer has moved by then, which whoever knows where the layers are must see."""
     pool = KvPool(_SHAPE, max_tokens=200, first_tokens=32)
     cache, noise = _filled(pool, 20, 0)
-    allocate, sizes = pool._allocate, []
-
-    def allocate_one(num_tokens: int) -> torch.Tensor:
-        sizes.append(num_tokens)
-        if len(sizes) == 2:
-            raise torch.OutOfMemoryError("no room")
-        return allocate(num_tokens)
-
-    monkeypatch.setattr(pool, "_allocate", allocate_one)
+    _fill_the_device_once(pool, monkeypatch)
     with pytest.raises(torch.OutOfMemoryError):
         pool.open(40)
     assert pool.version == 1
@@ -105,15 +110,7 @@ def test_a_pool_that_grew_in_part_grows_to_less(monkeypatch: pytest.MonkeyPatch)
     """Layers that have moved to a larger place stay there."""
     pool = KvPool(_SHAPE, max_tokens=400, first_tokens=32)
     cache, noise = _filled(pool, 20, 0)
-    allocate, sizes = pool._allocate, []
-
-    def allocate_one(num_tokens: int) -> torch.Tensor:
-        sizes.append(num_tokens)
-        if len(sizes) == 2:
-            raise torch.OutOfMemoryError("no room")
-        return allocate(num_tokens)
-
-    monkeypatch.setattr(pool, "_allocate", allocate_one)
+    _fill_the_device_once(pool, monkeypatch)
     with pytest.raises(torch.OutOfMemoryError):
         pool.open(300)
     assert pool.open(40).capacity == 40
